@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include "core/base/json.h"
+#include "core/base/result.h"
+#include "core/tensor/tensor_view.h"
+
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace rankscope {
+
+struct TensorInfo {
+    std::string name;
+    DType dtype = DType::F32;
+    Shape shape;
+    std::uint64_t offset = 0; ///< from the start of its file
+    std::uint64_t bytes = 0;
+    int file = 0;             ///< index into CheckpointReader::files()
+};
+
+/// One checkpoint (a file, or a folder of shards), mapped. Opening costs a header parse per file; reading decodes only
+/// the tensor asked for. Const and thread-safe once open. Every length and offset is checked against the file before
+/// the first view is handed out. Errors: BadInput (says offset and what was expected), Io.
+class CheckpointReader {
+public:
+    virtual ~CheckpointReader() = default;
+
+    /// Chooses the format by looking at the bytes: a .safetensors file, a Hugging Face folder (model.safetensors or
+    /// model.safetensors.index.json with shards).
+    static Result<std::unique_ptr<CheckpointReader>> open(const std::filesystem::path& path);
+
+    virtual const std::filesystem::path& path() const = 0;   ///< as given to open()
+    virtual std::span<const std::filesystem::path> files() const = 0;
+    virtual std::span<const TensorInfo> tensors() const = 0; ///< sorted by name
+    virtual const Json& metadata() const = 0;                ///< string map of the file, or null
+    /// SHA-256 of the headers of all files, hexadecimal: names the checkpoint in calibrations, plans and runs.
+    virtual std::string header_hash() const = 0;
+
+    /// Null when there is no such tensor.
+    const TensorInfo* find(std::string_view name) const;
+    /// Bytes as they are in the mapping. Errors: BadInput when the tensor is missing or the file has shrunk since.
+    virtual Result<TensorView> view(std::string_view name) const = 0;
+    /// Decoded to float32: rows = outputs, columns = inputs. Refuses non-float types and non-finite values by name.
+    Result<Matrix> read(std::string_view name) const;
+};
+
+} // namespace rankscope

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include "core/compute/backend.h"
+
+namespace rankscope {
+
+/// Base of device backends: every operation downloads its inputs, computes on the CPU backend and uploads the result,
+/// so that a device backend overrides only what it has a kernel for. Float64 buffers stay in host memory: they are
+/// buffers of the CPU backend, and operations on them run there. Memory operations on float32 are the device's own.
+class HostFallbackBackend : public Backend {
+public:
+    HostFallbackBackend();
+
+    Buffer rows_of(const Buffer& buffer, Index first, Index count) override;
+    Buffer gather_columns(const Buffer& buffer, std::span<const Index> columns) override;
+    Buffer gather_rows(const Buffer& buffer, std::span<const Index> rows) override;
+    void gemm(double alpha, const Buffer& a, Transpose ta, const Buffer& b, Transpose tb, double beta,
+              Buffer& c) override;
+    void gram(double alpha, const Buffer& x, Transpose tx, double beta, Buffer& c) override;
+    void add_scaled(double alpha, const Buffer& x, double beta, Buffer& y) override;
+    void scale_columns(Buffer& x, const VectorD& factors) override;
+    void scale_rows(Buffer& x, const VectorD& factors) override;
+    double dot(const Buffer& a, const Buffer& b) override;
+    double max_abs(const Buffer& x) override;
+    Result<Buffer> cholesky(const Buffer& h) override;
+    void solve_lower(const Buffer& lower, Transpose transpose, Buffer& b) override;
+    SymmetricEigen top_eigen(const Buffer& symmetric, Index count) override;
+    VectorD singular_values(const Buffer& a) override;
+    void orthonormalize(Buffer& y) override;
+    void hadamard(Buffer& x, Transpose transpose) override;
+    GridBuffers fit_grid(const Buffer& w, const UniformGrid& grid) override;
+    RoundedBuffers round_nearest(const Buffer& w, const GridBuffers& grid) override;
+    RoundedBuffers round_with_feedback(const Buffer& w, const Buffer& feedback, const GridBuffers& grid,
+                                       std::span<const Index> group_column) override;
+    Buffer rms_norm(const Buffer& x, const Buffer& gain, double epsilon) override;
+    void rope(Buffer& x, const RopeShape& shape) override;
+    Buffer attention(const Buffer& q, const Buffer& k, const Buffer& v, const AttentionShape& shape) override;
+    void silu_multiply(Buffer& gate, const Buffer& up) override;
+    VectorD cross_entropy(const Buffer& logits, std::span<const Index> targets) override;
+
+protected:
+    Backend& host() { return *host_; }
+    /// The buffer as one of the host backend: itself if it lives there already (float64), else a download.
+    Buffer to_host(const Buffer& buffer);
+    /// A host buffer as one of this backend: float64 stays, float32 is uploaded.
+    Buffer from_host(const Buffer& buffer);
+    /// Overwrites the content of `target` with a host buffer of the same shape.
+    virtual void assign(Buffer& target, const Buffer& host_buffer) = 0;
+
+private:
+    std::unique_ptr<Backend> host_;
+};
+
+} // namespace rankscope

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include "core/base/monitor.h"
+#include "core/model/model.h"
+
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace rankscope {
+
+/// How a text becomes windows; other protocols give other numbers, so it is always named with the figure.
+enum class PerplexityProtocol : std::uint8_t {
+    Gptq,    ///< text tokenised once with the model's BOS in front, ⌊N/T⌋ chunks of T, per chunk T − 1 targets;
+             ///< exp of the mean of chunk means (methods-learned §7.1)
+    Windows, ///< each window is BOS + T − 1 text tokens (T without a BOS); exp of the mean over all targets
+             ///< (formats.md §8): what the reference perplexities use
+};
+std::string_view id(PerplexityProtocol protocol); ///< "gptq", "windows"
+Result<PerplexityProtocol> perplexity_protocol(std::string_view id);
+
+struct PerplexityOptions {
+    PerplexityProtocol protocol = PerplexityProtocol::Gptq;
+    Index length = 0;     ///< T; 0 = min(2048, the model's context)
+    Index stride = 0;     ///< 0 = T; smaller: overlapping windows, only new targets count
+    Index max_tokens = 0; ///< 0 = all
+};
+
+struct PerplexityResult {
+    PerplexityProtocol protocol = PerplexityProtocol::Gptq;
+    Index length = 0;
+    Index windows = 0;
+    std::uint64_t targets = 0;
+    double nll_sum = 0.0;        ///< −Σ ln p over the targets
+    double perplexity = 0.0;
+    double standard_error = 0.0; ///< of the perplexity, from the spread of window means; 0 with one window
+    double seconds = 0.0;
+    std::string text_file;       ///< file name only
+    std::string text_hash;
+};
+
+/// Streams the text through the model block by block. Errors: BadInput (text shorter than one window, bad UTF-8).
+Result<PerplexityResult> perplexity(std::shared_ptr<const Model> model, const WeightSource& weights,
+                                    const std::filesystem::path& text, const PerplexityOptions& options,
+                                    Backend& backend, Monitor& monitor);
+
+} // namespace rankscope

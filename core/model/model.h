@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include "core/base/monitor.h"
+#include "core/checkpoint/checkpoint_reader.h"
+#include "core/compute/backend.h"
+#include "core/model/architecture.h"
+#include "core/model/model_config.h"
+#include "core/model/tokenizer.h"
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+namespace rankscope {
+
+/// A checkpoint understood: tensors, configuration, roles, tokenizer. Opening reads headers only. Const, shared.
+class Model {
+public:
+    /// Opens a Hugging Face folder (or a .safetensors file beside its config.json). Errors: BadInput, Io.
+    static Result<std::shared_ptr<const Model>> open(const std::filesystem::path& path);
+
+    const std::filesystem::path& path() const { return path_; }
+    const CheckpointReader& checkpoint() const { return *reader_; }
+    const ModelConfig& config() const { return config_; }
+    const Architecture& architecture() const { return *architecture_; }
+    const std::vector<LinearLayer>& linears() const { return linears_; }
+    const LinearLayer* find_linear(std::string_view name) const;
+    /// Errors: why there is no tokenizer (statistics of weights still work without one).
+    Result<std::shared_ptr<const Tokenizer>> tokenizer() const;
+
+private:
+    Model() = default;
+    std::filesystem::path path_;
+    std::unique_ptr<CheckpointReader> reader_;
+    ModelConfig config_;
+    std::shared_ptr<const Architecture> architecture_;
+    std::vector<LinearLayer> linears_;
+    mutable std::shared_ptr<const Tokenizer> tokenizer_;
+};
+
+/// A linear's weight as the forward pass applies it: y = x·Wᵀ + (x·Rᵀ)·Lᵀ + b. left/right are empty for a dense one.
+struct LinearWeight {
+    Buffer weight; ///< out × in
+    Buffer left;   ///< out × rank
+    Buffer right;  ///< rank × in
+    Buffer bias;   ///< 1 × out, or empty
+};
+
+/// Where the forward pass takes linears from: the checkpoint itself, or a run that replaces some of them.
+class WeightSource {
+public:
+    virtual ~WeightSource() = default;
+    virtual Result<LinearWeight> linear(const LinearLayer& layer, Backend& backend) const = 0;
+};
+
+/// The weights as they are in the checkpoint.
+std::unique_ptr<WeightSource> checkpoint_weights(std::shared_ptr<const Model> model);
+
+/// Called with the input of each input group as a block is computed: x is tokens × in, `group` the group's name.
+using InputObserver = std::function<void(const std::string& group, const Buffer& x)>;
+
+/// One decoder block with its weights on a backend.
+class TransformerBlock {
+public:
+    static Result<TransformerBlock> load(const Model& model, const WeightSource& weights, int block, Backend& backend);
+    /// hidden: (sequences · sequence_length) × hidden_size, replaced by the block's output.
+    void forward(Buffer& hidden, Index sequence_length, Backend& backend, const InputObserver& observer = {}) const;
+
+private:
+    TransformerBlock() = default;
+    const Model* model_ = nullptr;
+    int block_ = 0;
+    Buffer attention_norm_;
+    Buffer mlp_norm_;
+    std::vector<std::pair<LinearLayer, LinearWeight>> linears_; // in LinearRole order
+    std::vector<double> rope_frequencies_;
+};
+
+/// Rows of the embedding for token ids: tokens × hidden. Errors: BadInput (id out of range).
+Result<Buffer> embed(const Model& model, std::span<const TokenId> ids, Backend& backend);
+/// Final norm and head applied to hidden states: tokens × vocabulary. The head is loaded once per OutputHead.
+class OutputHead {
+public:
+    static Result<OutputHead> load(const Model& model, Backend& backend);
+    Buffer logits(const Buffer& hidden, Backend& backend) const;
+
+private:
+    OutputHead() = default;
+    Buffer norm_;
+    Buffer head_;
+    double epsilon_ = 1e-5;
+};
+
+/// Logits of one sequence: tokens × vocabulary. Errors: BadInput (empty, id out of range, longer than the context).
+Result<Matrix> logits(const Model& model, const WeightSource& weights, std::span<const TokenId> ids, Backend& backend,
+                      Monitor& monitor);
+
+} // namespace rankscope

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include "core/base/json.h"
+#include "core/base/result.h"
+#include "core/tensor/matrix.h"
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+namespace rankscope {
+
+/// What config.json says, in one spelling (formats.md §1: both the transformers 4 and 5 keys are read).
+struct ModelConfig {
+    std::string model_type;       ///< "llama"
+    Index vocabulary = 0;
+    Index hidden = 0;
+    Index intermediate = 0;
+    Index blocks = 0;
+    Index heads = 0;
+    Index kv_heads = 0;
+    Index head_dim = 0;
+    Index max_positions = 0;
+    double norm_epsilon = 1e-5;
+    double rope_theta = 10000.0;
+    Json rope_scaling;            ///< null, or the object as it stands
+    std::string activation = "silu";
+    bool tied_embeddings = false;
+    bool attention_bias = false;
+    bool mlp_bias = false;
+    Index sliding_window = 0;     ///< 0 = none
+    std::string dtype;            ///< as written, may be empty
+    Json raw;                     ///< the whole config.json
+
+    /// Reads and checks FOLDER/config.json. Errors: BadInput naming the key.
+    static Result<ModelConfig> read(const std::filesystem::path& config_file);
+    static Result<ModelConfig> parse(const Json& config);
+};
+
+} // namespace rankscope

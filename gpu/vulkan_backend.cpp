@@ -1,0 +1,1 @@
+#include "gpu/vulkan_backend.h"

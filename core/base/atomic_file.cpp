@@ -53,13 +53,12 @@ Status make_parent(const fs::path& path)
 
 AtomicFile::AtomicFile(fs::path path, fs::path part, int descriptor)
     : path_(std::move(path)), part_(std::move(part)), descriptor_(descriptor)
-{
-}
+{}
 
 AtomicFile::AtomicFile(AtomicFile&& other) noexcept
-    : path_(std::move(other.path_)), part_(std::move(other.part_)), descriptor_(std::exchange(other.descriptor_, -1))
-{
-}
+    : path_(std::move(other.path_)), part_(std::move(other.part_)),
+      descriptor_(std::exchange(other.descriptor_, -1))
+{}
 
 AtomicFile& AtomicFile::operator=(AtomicFile&& other) noexcept
 {
@@ -145,8 +144,7 @@ AtomicFolder::AtomicFolder(fs::path path, fs::path part) : path_(std::move(path)
 
 AtomicFolder::AtomicFolder(AtomicFolder&& other) noexcept
     : path_(std::move(other.path_)), part_(std::exchange(other.part_, {}))
-{
-}
+{}
 
 AtomicFolder& AtomicFolder::operator=(AtomicFolder&& other) noexcept
 {
@@ -171,7 +169,8 @@ void AtomicFolder::discard() noexcept
 Result<AtomicFolder> AtomicFolder::create(const fs::path& path, bool replace)
 {
     std::error_code problem;
-    const bool taken = fs::exists(path, problem) && !(fs::is_directory(path, problem) && fs::is_empty(path, problem));
+    const bool taken =
+        fs::exists(path, problem) && !(fs::is_directory(path, problem) && fs::is_empty(path, problem));
     if (taken && !replace)
         return exists_error(path);
     if (auto made = make_parent(path.has_filename() ? path : path.parent_path()); !made)

@@ -9,8 +9,8 @@
 
 namespace rankscope {
 
-/// A file that appears under its final name only when whole: written beside it, fsynced, renamed. Destroyed without
-/// commit() it leaves nothing behind. Movable; one thread at a time.
+/// A file that appears under its final name only when whole: written beside it, fsynced, renamed. Destroyed
+/// without commit() it leaves nothing behind. Movable; one thread at a time.
 class AtomicFile {
 public:
     /// Errors: Io, NoSpace; BadInput when `path` exists and `replace` is false ("use --force").

@@ -16,7 +16,8 @@ namespace rankscope {
 Result<std::uint64_t> parse_byte_size(std::string_view text)
 {
     const auto refuse = [&] {
-        return usage_error(fmt::format("\"{}\" is no size", text), {}, "Write a number with a unit, such as 6GiB or 60MB");
+        return usage_error(fmt::format("\"{}\" is no size", text), {},
+                           "Write a number with a unit, such as 6GiB or 60MB");
     };
     double number = 0.0;
     const auto parsed = std::from_chars(text.data(), text.data() + text.size(), number);
@@ -77,7 +78,8 @@ std::uint64_t available_memory_bytes()
         if (key == "MemAvailable:")
             return value * 1024;
     }
-    return static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(sysconf(_SC_PAGE_SIZE));
+    return static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES))
+           * static_cast<std::uint64_t>(sysconf(_SC_PAGE_SIZE));
 }
 
 std::uint64_t peak_resident_bytes()

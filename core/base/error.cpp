@@ -29,13 +29,19 @@ std::string Error::sentence() const
 int exit_status(ErrorKind kind)
 {
     switch (kind) {
-    case ErrorKind::Internal: return 1;
-    case ErrorKind::Usage: return 2;
+    case ErrorKind::Internal:
+        return 1;
+    case ErrorKind::Usage:
+        return 2;
     case ErrorKind::BadInput:
-    case ErrorKind::Io: return 3;
-    case ErrorKind::NoSpace: return 4;
-    case ErrorKind::NoDevice: return 5;
-    case ErrorKind::Cancelled: return 130;
+    case ErrorKind::Io:
+        return 3;
+    case ErrorKind::NoSpace:
+        return 4;
+    case ErrorKind::NoDevice:
+        return 5;
+    case ErrorKind::Cancelled:
+        return 130;
     }
     return 1;
 }
@@ -65,8 +71,8 @@ Error errno_error(std::string_view operation, std::string_view path)
     const int code = errno;
     const std::string reason = std::strerror(code);
     if (code == ENOSPC || code == EDQUOT)
-        return {ErrorKind::NoSpace, "the disk is full: could not " + std::string(operation), std::string(path),
-                "Free some space or choose another drive; nothing was left half-written."};
+        return {ErrorKind::NoSpace, "the disk is full: could not " + std::string(operation),
+                std::string(path), "Free some space or choose another drive; nothing was left half-written."};
     if (code == ENOMEM)
         return {ErrorKind::NoSpace, "not enough memory to " + std::string(operation), std::string(path),
                 "Close other programs or lower --memory."};
@@ -75,7 +81,8 @@ Error errno_error(std::string_view operation, std::string_view path)
         remedy = "Choose a folder that you may write to, or change its permissions.";
     else if (code == ENOENT)
         remedy = "Check the path.";
-    return {ErrorKind::Io, "could not " + std::string(operation) + " (" + reason + ")", std::string(path), remedy};
+    return {ErrorKind::Io, "could not " + std::string(operation) + " (" + reason + ")", std::string(path),
+            remedy};
 }
 
 } // namespace rankscope

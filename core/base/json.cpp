@@ -40,7 +40,8 @@ public:
         key_ = std::move(name);
         return true;
     }
-    bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& problem) override
+    bool parse_error(std::size_t position, const std::string&,
+                     const nlohmann::detail::exception& problem) override
     {
         std::string text = problem.what();
         if (const auto colon = text.find(": "); colon != std::string::npos)
@@ -179,7 +180,8 @@ std::int64_t Json::integer(std::int64_t fallback) const
 {
     if (const auto* value = std::get_if<std::int64_t>(&value_))
         return *value;
-    if (const auto* value = std::get_if<double>(&value_); value && std::nearbyint(*value) == *value && std::abs(*value) < 9e15)
+    if (const auto* value = std::get_if<double>(&value_);
+        value && std::nearbyint(*value) == *value && std::abs(*value) < 9e15)
         return static_cast<std::int64_t>(*value);
     return fallback;
 }
@@ -270,7 +272,8 @@ Result<std::string> read_text_file(const std::filesystem::path& file, std::size_
     while (stream.read(block, sizeof block) || stream.gcount() > 0) {
         text.append(block, static_cast<std::size_t>(stream.gcount()));
         if (text.size() > max_bytes)
-            return bad_input("the file has more than " + std::to_string(max_bytes) + " bytes, which is too large here",
+            return bad_input("the file has more than " + std::to_string(max_bytes)
+                                 + " bytes, which is too large here",
                              file.string());
     }
     if (stream.bad())

@@ -74,7 +74,8 @@ public:
     /// Reads and parses a whole file. Errors: Io, BadInput (naming the file).
     static Result<Json> read(const std::filesystem::path& file, const JsonLimits& limits = {});
 
-    /// indent < 0: one line. Doubles are written with the shortest text that reads back the same; NaN as null.
+    /// indent < 0: one line. Doubles are written with the shortest text that reads back the same; NaN as
+    /// null.
     std::string dump(int indent = -1) const;
 
 private:
@@ -82,6 +83,7 @@ private:
 };
 
 /// A whole file as bytes. Errors: Io; NoSpace when larger than `max_bytes`.
-Result<std::string> read_text_file(const std::filesystem::path& file, std::size_t max_bytes = std::size_t{1} << 31);
+Result<std::string> read_text_file(const std::filesystem::path& file,
+                                   std::size_t max_bytes = std::size_t{1} << 31);
 
 } // namespace rankscope

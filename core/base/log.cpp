@@ -12,9 +12,10 @@ namespace rankscope::log {
 namespace {
 
 struct Logging {
-    std::shared_ptr<spdlog::sinks::stderr_sink_mt> terminal = std::make_shared<spdlog::sinks::stderr_sink_mt>();
-    std::shared_ptr<spdlog::sinks::ringbuffer_sink_mt> ring
-        = std::make_shared<spdlog::sinks::ringbuffer_sink_mt>(10'000);
+    std::shared_ptr<spdlog::sinks::stderr_sink_mt> terminal =
+        std::make_shared<spdlog::sinks::stderr_sink_mt>();
+    std::shared_ptr<spdlog::sinks::ringbuffer_sink_mt> ring =
+        std::make_shared<spdlog::sinks::ringbuffer_sink_mt>(10'000);
     spdlog::logger logger{"rankscope", {terminal, ring}};
     std::mutex once_mutex;
     std::set<std::string, std::less<>> once;
@@ -38,8 +39,9 @@ Logging& logging()
 
 void set_level(Level level)
 {
-    static constexpr spdlog::level::level_enum k_levels[]
-        = {spdlog::level::debug, spdlog::level::info, spdlog::level::warn, spdlog::level::err, spdlog::level::off};
+    static constexpr spdlog::level::level_enum k_levels[] = {spdlog::level::debug, spdlog::level::info,
+                                                             spdlog::level::warn, spdlog::level::err,
+                                                             spdlog::level::off};
     logging().terminal->set_level(k_levels[static_cast<int>(level)]);
 }
 

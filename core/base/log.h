@@ -15,7 +15,8 @@ void debug(std::string_view line);
 void info(std::string_view line);
 void warning(std::string_view line);
 void error(std::string_view line);
-/// Logs a warning the first time this sentence is seen in the process ("No Vulkan device: computing on CPU.").
+/// Logs a warning the first time this sentence is seen in the process ("No Vulkan device: computing on
+/// CPU.").
 void warn_once(std::string_view line);
 /// The newest `count` lines of the ring, oldest first, formatted.
 std::vector<std::string> recent(std::size_t count);

@@ -25,13 +25,13 @@ std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter, std::a
 
 RandomStream::RandomStream(std::uint64_t seed, std::string_view purpose)
     : key_(stable_hash(purpose, 0xcbf29ce484222325ULL ^ (seed * 0x9E3779B97F4A7C15ULL)))
-{
-}
+{}
 
 std::uint64_t RandomStream::bits(std::uint64_t index) const
 {
-    const auto out = philox({static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32), 0, 0},
-                            {static_cast<std::uint32_t>(key_), static_cast<std::uint32_t>(key_ >> 32)});
+    const auto out =
+        philox({static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32), 0, 0},
+               {static_cast<std::uint32_t>(key_), static_cast<std::uint32_t>(key_ >> 32)});
     return std::uint64_t{out[0]} << 32 | out[1];
 }
 
@@ -46,10 +46,7 @@ double RandomStream::normal(std::uint64_t index) const
     return radius * std::cos(2.0 * std::numbers::pi * uniform(2 * index + 1));
 }
 
-float RandomStream::sign(std::uint64_t index) const
-{
-    return (bits(index) & 1U) != 0 ? 1.0F : -1.0F;
-}
+float RandomStream::sign(std::uint64_t index) const { return (bits(index) & 1U) != 0 ? 1.0F : -1.0F; }
 
 std::uint64_t RandomStream::below(std::uint64_t index, std::uint64_t bound) const
 {

@@ -6,8 +6,9 @@
 
 namespace rankscope {
 
-/// Counter-based random numbers (Philox-4x32-10, Salmon et al. 2011): value i of a stream depends on the key and i
-/// only, so neither order nor thread count matters. Key: the job's seed and a text such as the layer's name.
+/// Counter-based random numbers (Philox-4x32-10, Salmon et al. 2011): value i of a stream depends on the key
+/// and i only, so neither order nor thread count matters. Key: the job's seed and a text such as the layer's
+/// name.
 class RandomStream {
 public:
     explicit RandomStream(std::uint64_t seed, std::string_view purpose = {});

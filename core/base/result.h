@@ -18,12 +18,13 @@ public:
     Result(Error error) : content_(std::in_place_index<1>, std::move(error)) {}
     /// A value that converts to T (for example unique_ptr<Derived> to unique_ptr<Base>).
     template <class U>
-        requires(std::is_convertible_v<U &&, T> && !std::is_same_v<std::remove_cvref_t<U>, T>
-                 && !std::is_same_v<std::remove_cvref_t<U>, Error>
-                 && !std::is_same_v<std::remove_cvref_t<U>, Result>)
-    Result(U&& value) : content_(std::in_place_index<0>, T(std::forward<U>(value)))
-    {
-    }
+    requires(
+        std::is_convertible_v<
+            U&&,
+            T> && !std::is_same_v<std::remove_cvref_t<U>, T> && !std::is_same_v<std::remove_cvref_t<U>, Error> && !std::is_same_v<std::remove_cvref_t<U>, Result>)
+        Result(U&& value)
+        : content_(std::in_place_index<0>, T(std::forward<U>(value)))
+    {}
 
     bool has_value() const { return content_.index() == 0; }
     explicit operator bool() const { return has_value(); }

@@ -81,14 +81,9 @@ void parallel_for(std::int64_t begin, std::int64_t end, const std::function<void
     if (end <= begin)
         return;
     const auto arena = current_arena();
-    arena->execute([&] {
-        tbb::parallel_for(begin, end, [&](std::int64_t i) { body(i); });
-    });
+    arena->execute([&] { tbb::parallel_for(begin, end, [&](std::int64_t i) { body(i); }); });
 }
 
-void isolate(const std::function<void()>& body)
-{
-    tbb::this_task_arena::isolate(body);
-}
+void isolate(const std::function<void()>& body) { tbb::this_task_arena::isolate(body); }
 
 } // namespace rankscope

@@ -9,7 +9,23 @@
 namespace rankscope {
 
 /// Element types that checkpoints hold. The names are those of safetensors.
-enum class DType : std::uint8_t { F64, F32, F16, BF16, F8_E4M3, F8_E5M2, I64, I32, I16, I8, U64, U32, U16, U8, Bool };
+enum class DType : std::uint8_t {
+    F64,
+    F32,
+    F16,
+    BF16,
+    F8_E4M3,
+    F8_E5M2,
+    I64,
+    I32,
+    I16,
+    I8,
+    U64,
+    U32,
+    U16,
+    U8,
+    Bool
+};
 
 std::size_t size_bytes(DType dtype); ///< of one element
 std::string_view name(DType dtype);  ///< "BF16"

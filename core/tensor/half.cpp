@@ -69,7 +69,10 @@ std::uint16_t float_to_half(float value)
     return static_cast<std::uint16_t>(sign | ((rounded - 0x38000000U) >> 13));
 }
 
-float bfloat16_to_float(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+float bfloat16_to_float(std::uint16_t bits)
+{
+    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+}
 
 std::uint16_t float_to_bfloat16(float value)
 {
@@ -98,21 +101,49 @@ float float8_e5m2_to_float(std::uint8_t bits) { return half_to_float(static_cast
 void decode_to_float(DType dtype, const std::byte* source, std::size_t count, float* target)
 {
     switch (dtype) {
-    case DType::F32: std::memcpy(target, source, count * sizeof(float)); break;
-    case DType::F64: decode_plain<double>(source, count, target); break;
-    case DType::F16: decode_each<std::uint16_t>(source, count, target, half_to_float); break;
-    case DType::BF16: decode_each<std::uint16_t>(source, count, target, bfloat16_to_float); break;
-    case DType::F8_E4M3: decode_each<std::uint8_t>(source, count, target, float8_e4m3_to_float); break;
-    case DType::F8_E5M2: decode_each<std::uint8_t>(source, count, target, float8_e5m2_to_float); break;
-    case DType::I64: decode_plain<std::int64_t>(source, count, target); break;
-    case DType::I32: decode_plain<std::int32_t>(source, count, target); break;
-    case DType::I16: decode_plain<std::int16_t>(source, count, target); break;
-    case DType::I8: decode_plain<std::int8_t>(source, count, target); break;
-    case DType::U64: decode_plain<std::uint64_t>(source, count, target); break;
-    case DType::U32: decode_plain<std::uint32_t>(source, count, target); break;
-    case DType::U16: decode_plain<std::uint16_t>(source, count, target); break;
+    case DType::F32:
+        std::memcpy(target, source, count * sizeof(float));
+        break;
+    case DType::F64:
+        decode_plain<double>(source, count, target);
+        break;
+    case DType::F16:
+        decode_each<std::uint16_t>(source, count, target, half_to_float);
+        break;
+    case DType::BF16:
+        decode_each<std::uint16_t>(source, count, target, bfloat16_to_float);
+        break;
+    case DType::F8_E4M3:
+        decode_each<std::uint8_t>(source, count, target, float8_e4m3_to_float);
+        break;
+    case DType::F8_E5M2:
+        decode_each<std::uint8_t>(source, count, target, float8_e5m2_to_float);
+        break;
+    case DType::I64:
+        decode_plain<std::int64_t>(source, count, target);
+        break;
+    case DType::I32:
+        decode_plain<std::int32_t>(source, count, target);
+        break;
+    case DType::I16:
+        decode_plain<std::int16_t>(source, count, target);
+        break;
+    case DType::I8:
+        decode_plain<std::int8_t>(source, count, target);
+        break;
+    case DType::U64:
+        decode_plain<std::uint64_t>(source, count, target);
+        break;
+    case DType::U32:
+        decode_plain<std::uint32_t>(source, count, target);
+        break;
+    case DType::U16:
+        decode_plain<std::uint16_t>(source, count, target);
+        break;
     case DType::U8:
-    case DType::Bool: decode_plain<std::uint8_t>(source, count, target); break;
+    case DType::Bool:
+        decode_plain<std::uint8_t>(source, count, target);
+        break;
     }
 }
 
@@ -120,10 +151,18 @@ void encode_from_float(DType dtype, const float* source, std::size_t count, std:
 {
     for (std::size_t i = 0; i < count; ++i) {
         switch (dtype) {
-        case DType::F64: store(target, i, static_cast<double>(source[i])); break;
-        case DType::F16: store(target, i, float_to_half(source[i])); break;
-        case DType::BF16: store(target, i, float_to_bfloat16(source[i])); break;
-        default: store(target, i, source[i]); break;
+        case DType::F64:
+            store(target, i, static_cast<double>(source[i]));
+            break;
+        case DType::F16:
+            store(target, i, float_to_half(source[i]));
+            break;
+        case DType::BF16:
+            store(target, i, float_to_bfloat16(source[i]));
+            break;
+        default:
+            store(target, i, source[i]);
+            break;
         }
     }
 }

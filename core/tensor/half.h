@@ -8,11 +8,11 @@
 
 namespace rankscope {
 
-float half_to_float(std::uint16_t bits);         ///< IEEE binary16
-std::uint16_t float_to_half(float value);        ///< round to nearest even; overflow to infinity
+float half_to_float(std::uint16_t bits);  ///< IEEE binary16
+std::uint16_t float_to_half(float value); ///< round to nearest even; overflow to infinity
 float bfloat16_to_float(std::uint16_t bits);
-std::uint16_t float_to_bfloat16(float value);    ///< round to nearest even; NaN stays NaN
-float float8_e4m3_to_float(std::uint8_t bits);   ///< OCP E4M3 (no infinity; 0x7F is NaN)
+std::uint16_t float_to_bfloat16(float value);  ///< round to nearest even; NaN stays NaN
+float float8_e4m3_to_float(std::uint8_t bits); ///< OCP E4M3 (no infinity; 0x7F is NaN)
 float float8_e5m2_to_float(std::uint8_t bits);
 
 /// Decodes `count` elements of `dtype` at `source` (any alignment, little endian) to float32.

@@ -10,8 +10,7 @@ namespace rankscope {
 
 MappedFile::MappedFile(std::filesystem::path path, int descriptor, const std::byte* data, std::size_t size)
     : path_(std::move(path)), descriptor_(descriptor), data_(data), size_(size)
-{
-}
+{}
 
 MappedFile::~MappedFile()
 {

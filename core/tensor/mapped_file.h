@@ -22,8 +22,8 @@ public:
     std::span<const std::byte> bytes() const { return {data_, size_}; }
     const std::filesystem::path& path() const { return path_; }
 
-    /// Whether the file on disk is still at least as long as when it was mapped: reading pages behind a shortened
-    /// end would kill the program with SIGBUS, so readers ask before they decode a tensor.
+    /// Whether the file on disk is still at least as long as when it was mapped: reading pages behind a
+    /// shortened end would kill the program with SIGBUS, so readers ask before they decode a tensor.
     bool still_whole() const;
 
 private:

@@ -9,7 +9,8 @@ std::optional<std::filesystem::path> shared_folder()
 {
     const char* variable = std::getenv("RANKSCOPE_SHARED");
     const std::filesystem::path candidates[] = {variable ? variable : "", RANKSCOPE_DEFAULT_SHARED,
-                                                std::filesystem::path(RANKSCOPE_SOURCE_DIR).parent_path() / "shared"};
+                                                std::filesystem::path(RANKSCOPE_SOURCE_DIR).parent_path()
+                                                    / "shared"};
     for (const auto& folder : candidates) {
         if (!folder.empty() && std::filesystem::is_directory(folder / "golden"))
             return folder;
@@ -17,7 +18,10 @@ std::optional<std::filesystem::path> shared_folder()
     return std::nullopt;
 }
 
-std::filesystem::path sample_folder() { return std::filesystem::path(RANKSCOPE_SOURCE_DIR) / "resources" / "sample"; }
+std::filesystem::path sample_folder()
+{
+    return std::filesystem::path(RANKSCOPE_SOURCE_DIR) / "resources" / "sample";
+}
 
 std::filesystem::path artifact_folder()
 {

@@ -6,10 +6,11 @@
 
 namespace rankscope::test {
 
-/// The folder with golden cases and reference models: $RANKSCOPE_SHARED, the CMake cache's, or ../shared beside the
-/// sources. Empty where there is none: tests then QSKIP(k_no_shared).
+/// The folder with golden cases and reference models: $RANKSCOPE_SHARED, the CMake cache's, or ../shared
+/// beside the sources. Empty where there is none: tests then QSKIP(k_no_shared).
 std::optional<std::filesystem::path> shared_folder();
-inline constexpr char k_no_shared[] = "no reference data here: set RANKSCOPE_SHARED to the folder that holds golden/ and models/";
+inline constexpr char k_no_shared[] =
+    "no reference data here: set RANKSCOPE_SHARED to the folder that holds golden/ and models/";
 
 /// resources/sample of the source tree.
 std::filesystem::path sample_folder();

@@ -119,12 +119,14 @@ public:
     Buffer difference(const Buffer& a, const Buffer& b);
 
     // Factorisations (computed in float64 whatever the buffer's precision) -------------------------------------
-    /// Lower triangle of H = C·Cᵀ; the upper one is zero. Errors: BadInput when H is not positive definite.
+    /// Lower triangle of H = C·Cᵀ in h's precision; the upper one is zero. Errors: BadInput when H is not positive definite.
     virtual Result<Buffer> cholesky(const Buffer& h) = 0;
     /// Solves op(L)·X = B in place of b, L lower triangular.
     virtual void solve_lower(const Buffer& lower, Transpose transpose, Buffer& b) = 0;
     /// The `count` largest eigenpairs of a symmetric matrix; vectors in float64.
     virtual SymmetricEigen top_eigen(const Buffer& symmetric, Index count) = 0;
+    /// All eigenvalues of a symmetric matrix, falling; cheaper than top_eigen when no vector is wanted.
+    virtual VectorD symmetric_eigenvalues(const Buffer& symmetric) = 0;
     /// All singular values, falling, in float64.
     virtual VectorD singular_values(const Buffer& a) = 0;
     /// Replaces the columns of y (rows ≥ cols) by an orthonormal basis of their span.
@@ -145,6 +147,7 @@ public:
 
     // Forward pass: x is tokens × features ----------------------------------------------------------------------
     virtual Buffer rms_norm(const Buffer& x, const Buffer& gain, double epsilon) = 0; ///< gain 1 × features
+    virtual void add_bias(Buffer& x, const Buffer& bias) = 0; ///< every row of x += bias (1 × features)
     virtual void rope(Buffer& x, const RopeShape& shape) = 0;                         ///< in place
     virtual Buffer attention(const Buffer& q, const Buffer& k, const Buffer& v, const AttentionShape& shape) = 0;
     virtual void silu_multiply(Buffer& gate, const Buffer& up) = 0;                   ///< gate = silu(gate) ⊙ up

@@ -26,6 +26,7 @@ public:
     Result<Buffer> cholesky(const Buffer& h) override;
     void solve_lower(const Buffer& lower, Transpose transpose, Buffer& b) override;
     SymmetricEigen top_eigen(const Buffer& symmetric, Index count) override;
+    VectorD symmetric_eigenvalues(const Buffer& symmetric) override;
     VectorD singular_values(const Buffer& a) override;
     void orthonormalize(Buffer& y) override;
     void hadamard(Buffer& x, Transpose transpose) override;
@@ -34,6 +35,7 @@ public:
     RoundedBuffers round_with_feedback(const Buffer& w, const Buffer& feedback, const GridBuffers& grid,
                                        std::span<const Index> group_column) override;
     Buffer rms_norm(const Buffer& x, const Buffer& gain, double epsilon) override;
+    void add_bias(Buffer& x, const Buffer& bias) override;
     void rope(Buffer& x, const RopeShape& shape) override;
     Buffer attention(const Buffer& q, const Buffer& k, const Buffer& v, const AttentionShape& shape) override;
     void silu_multiply(Buffer& gate, const Buffer& up) override;

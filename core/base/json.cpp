@@ -71,6 +71,8 @@ private:
     }
     bool add(Json value)
     {
+        if (++values_ > limits_.max_values)
+            return fail("more than " + std::to_string(limits_.max_values) + " values");
         place(std::move(value));
         return true;
     }
@@ -78,6 +80,8 @@ private:
     {
         if (stack_.size() >= limits_.max_depth)
             return fail("nested deeper than " + std::to_string(limits_.max_depth) + " levels");
+        if (++values_ > limits_.max_values)
+            return fail("more than " + std::to_string(limits_.max_values) + " values");
         stack_.push_back(place(std::move(value)));
         return true;
     }
@@ -91,6 +95,7 @@ private:
     JsonLimits limits_;
     std::vector<Json*> stack_; // pointers stay valid: a container grows only while it is on top of the stack
     std::string key_;
+    std::size_t values_ = 0;
 };
 
 void write_string(std::string& out, const std::string& text)

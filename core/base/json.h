@@ -17,6 +17,7 @@ namespace rankscope {
 struct JsonLimits {
     std::size_t max_bytes = std::size_t{256} << 20;
     std::size_t max_depth = 64;
+    std::size_t max_values = 20'000'000; ///< a list of zeros takes thirty times its text in memory
 };
 
 /// A JSON value. Objects are sorted by key, so that the same content writes the same bytes.

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+// The only door to QCustomPlot. Its header is written with Qt's lower-case keywords, which QT_NO_KEYWORDS
+// takes away.
+#pragma push_macro("signals")
+#pragma push_macro("slots")
+#pragma push_macro("emit")
+#undef signals
+#undef slots
+#undef emit
+#define signals Q_SIGNALS
+#define slots Q_SLOTS
+#define emit
+#include <qcustomplot.h>
+#undef signals
+#undef slots
+#undef emit
+#pragma pop_macro("signals")
+#pragma pop_macro("slots")
+#pragma pop_macro("emit")

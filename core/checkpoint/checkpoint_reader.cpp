@@ -37,8 +37,9 @@ Result<Matrix> CheckpointReader::read(std::string_view name) const
     const auto where = [&] {
         return files()[static_cast<std::size_t>(find(name)->file)].string() + ": tensor " + std::string(name);
     };
-    if (!is_float(tensor->dtype))
-        return bad_input("this tensor holds " + std::string(rankscope::name(tensor->dtype))
+    const TensorInfo& info = *find(name);
+    if (!info.holds_floats())
+        return bad_input("this tensor holds " + std::string(info.type_name())
                              + " numbers where floating-point weights were expected",
                          where());
     Matrix matrix = tensor->to_matrix();

@@ -20,6 +20,10 @@ struct TensorInfo {
     std::uint64_t offset = 0; ///< from the start of its file
     std::uint64_t bytes = 0;
     int file = 0;             ///< index into CheckpointReader::files()
+    const BlockLayout* block = nullptr; ///< set for GGUF's block types; dtype then says nothing
+
+    std::string_view type_name() const { return block ? block->name : rankscope::name(dtype); }
+    bool holds_floats() const { return block || is_float(dtype); }
 };
 
 /// One checkpoint (a file, or a folder of shards), mapped. Opening costs a header parse per file; reading decodes only
@@ -30,7 +34,7 @@ public:
     virtual ~CheckpointReader() = default;
 
     /// Chooses the format by looking at the bytes: a .safetensors file, a Hugging Face folder (model.safetensors or
-    /// model.safetensors.index.json with shards).
+    /// model.safetensors.index.json with shards), a .gguf file.
     static Result<std::unique_ptr<CheckpointReader>> open(const std::filesystem::path& path);
 
     virtual const std::filesystem::path& path() const = 0;   ///< as given to open()

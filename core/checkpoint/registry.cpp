@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
+#include "core/checkpoint/detail/gguf_header.h"
 #include "core/checkpoint/detail/safetensors_checkpoint.h"
 #include "core/checkpoint/detail/safetensors_header.h"
 
@@ -45,10 +46,7 @@ Error foreign_error(const fs::path& file, const std::string& what)
 }
 
 constexpr std::array k_formats = {
-    Format{[](const Probe& probe) { return starts_with(probe, "GGUF"); },
-           [](const fs::path&, const fs::path& file) -> Result<std::unique_ptr<CheckpointReader>> {
-               return foreign_error(file, "a GGUF file");
-           }},
+    Format{[](const Probe& probe) { return starts_with(probe, "GGUF"); }, detail::open_gguf_file},
     Format{
         [](const Probe& probe) { return starts_with(probe, "PK\x03\x04") || starts_with(probe, "\x80\x02"); },
         [](const fs::path&, const fs::path& file) -> Result<std::unique_ptr<CheckpointReader>> {

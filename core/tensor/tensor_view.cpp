@@ -26,7 +26,11 @@ Matrix TensorView::to_matrix() const
     const std::int64_t count = element_count(shape);
     const std::int64_t rows = shape.size() < 2 ? 1 : shape.front();
     Matrix matrix(rows, rows == 0 ? 0 : count / rows);
-    decode_to_float(dtype, bytes.data(), static_cast<std::size_t>(count), matrix.data());
+    if (block)
+        decode_blocks(block->format, bytes.data(), static_cast<std::size_t>(count) / block->elements,
+                      matrix.data());
+    else
+        decode_to_float(dtype, bytes.data(), static_cast<std::size_t>(count), matrix.data());
     return matrix;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #pragma once
 
+#include "core/tensor/block_format.h"
 #include "core/tensor/dtype.h"
 #include "core/tensor/matrix.h"
 
@@ -22,6 +23,7 @@ struct TensorView {
     DType dtype = DType::F32;
     Shape shape;
     std::span<const std::byte> bytes;
+    const BlockLayout* block = nullptr; ///< set for GGUF's block types; dtype then says nothing
 
     /// Decoded to float32. Rank 1 becomes one row; rank > 2 is flattened to (first × rest).
     Matrix to_matrix() const;

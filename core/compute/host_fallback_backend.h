@@ -51,6 +51,10 @@ protected:
     virtual void assign(Buffer& target, const Buffer& host_buffer) = 0;
 
 private:
+    /// Runs an operation that changes `target` on the host's copy of it and brings the result back.
+    template <class Operation>
+    void change(Buffer& target, bool reads_target, const Operation& operation);
+
     std::unique_ptr<Backend> host_;
 };
 

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "core/compute/backend.h"
+
+#include "core/compute/detail/cpu_backend.h"
+
+namespace rankscope {
+
+Buffer Backend::multiply(const Buffer& a, Transpose ta, const Buffer& b, Transpose tb)
+{
+    const Index rows = ta == Transpose::No ? a.rows() : a.cols();
+    const Index cols = tb == Transpose::No ? b.cols() : b.rows();
+    Buffer product = allocate(rows, cols, a.precision());
+    gemm(1.0, a, ta, b, tb, 0.0, product);
+    return product;
+}
+
+Buffer Backend::difference(const Buffer& a, const Buffer& b)
+{
+    Buffer result = copy(a);
+    add_scaled(-1.0, b, 1.0, result);
+    return result;
+}
+
+std::unique_ptr<Backend> make_cpu_backend() { return std::make_unique<detail::CpuBackend>(); }
+
+} // namespace rankscope

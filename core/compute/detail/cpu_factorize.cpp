@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "core/compute/detail/cpu_backend.h"
+
+#include <cblas.h>
+#include <fmt/format.h>
+#include <lapacke.h>
+
+#include <cmath>
+#include <vector>
+
+namespace rankscope::detail {
+namespace {
+
+using ColMajorD = Eigen::MatrixXd;
+
+constexpr Index k_solve_columns = 256; // right-hand sides of a task
+constexpr Index k_exact_singular_side =
+    1024; // above, singular values of float32 matrices come from the Gram matrix
+
+/// LAPACK answers info ≠ 0 only for non-finite input here, or when an iteration does not end.
+void check(lapack_int info, const char* operation)
+{
+    if (info == 0)
+        return;
+    throw BackendFailure(bad_input(
+        fmt::format("the factorization failed (LAPACK info {}); is every element of the matrix finite?",
+                    info),
+        std::string("CPU backend, ") + operation));
+}
+
+ColMajorD square_copy(const Buffer& symmetric, const char* operation)
+{
+    require(symmetric.rows() == symmetric.cols(), operation, "the matrix is not square");
+    return double_copy(symmetric); // read as its transpose: the same
+}
+
+lapack_int leading(const ColMajorD& matrix) { return std::max(1, blas_int(matrix.rows())); }
+
+/// All eigenvalues, rising; vectors replace `matrix` if asked for.
+VectorD all_eigen(ColMajorD& matrix, bool vectors, const char* operation)
+{
+    VectorD values(matrix.rows());
+    check(LAPACKE_dsyevd(LAPACK_COL_MAJOR, vectors ? 'V' : 'N', 'L', blas_int(matrix.rows()), matrix.data(),
+                         leading(matrix), values.data()),
+          operation);
+    return values;
+}
+
+/// The largest `count` pairs by bisection and inverse iteration; false if that did not converge.
+bool some_eigen(ColMajorD matrix, Index count, VectorD& values, ColMajorD& vectors)
+{
+    const lapack_int n = blas_int(matrix.rows());
+    const lapack_int wanted = blas_int(count);
+    lapack_int found = 0;
+    values.resize(n);
+    vectors.resize(n, count);
+    std::vector<lapack_int> support(static_cast<std::size_t>(2 * n));
+    const lapack_int info =
+        LAPACKE_dsyevr(LAPACK_COL_MAJOR, 'V', 'I', 'L', n, matrix.data(), n, 0.0, 0.0, n - wanted + 1, n, 0.0,
+                       &found, values.data(), vectors.data(), n, support.data());
+    if (info < 0)
+        check(info, "top_eigen");
+    return info == 0 && found == wanted;
+}
+
+Buffer with_precision(MatrixD matrix, Precision precision)
+{
+    if (precision == Precision::Float64)
+        return make_buffer(std::move(matrix));
+    return make_buffer(Matrix(matrix.cast<float>()));
+}
+
+} // namespace
+
+Result<Buffer> CpuBackend::cholesky(const Buffer& h)
+{
+    require(h.rows() == h.cols(), "cholesky", "the matrix is not square");
+    MatrixD factor = double_copy(h);
+    const Index n = factor.rows();
+    if (n == 0)
+        return with_precision(std::move(factor), h.precision());
+    // Row-major memory read by columns is the transpose: LAPACK's upper UᵀU is our lower C·Cᵀ, and nothing is
+    // copied.
+    const lapack_int info =
+        LAPACKE_dpotrf(LAPACK_COL_MAJOR, 'U', blas_int(n), factor.data(), std::max(1, blas_int(n)));
+    if (info > 0)
+        return bad_input(fmt::format("the matrix is not positive definite (column {})", info));
+    if (info < 0 || !factor.diagonal().allFinite())
+        return bad_input("the matrix is not positive definite: it has elements that are not finite");
+    factor.triangularView<Eigen::StrictlyUpper>().setZero();
+    return with_precision(std::move(factor), h.precision());
+}
+
+void CpuBackend::solve_lower(const Buffer& lower, Transpose transpose, Buffer& b)
+{
+    require(lower.rows() == lower.cols() && lower.rows() == b.rows(), "solve_lower", "shapes do not match");
+    if (b.empty())
+        return;
+    MatrixD converted;
+    const MatrixD* triangle = &converted;
+    if (lower.precision() == Precision::Float64)
+        triangle = &elements<double>(lower);
+    else
+        converted = double_copy(lower);
+    const int n = blas_int(triangle->rows());
+    with_elements(b, [&](auto& matrix) {
+        using T = typename std::remove_cvref_t<decltype(matrix)>::Scalar;
+        for_stretches(matrix.cols(), k_solve_columns, [&](Index first, Index count) {
+            MatrixD part = matrix.middleCols(first, count).template cast<double>();
+            cblas_dtrsm(CblasRowMajor, CblasLeft, CblasLower,
+                        transpose == Transpose::Yes ? CblasTrans : CblasNoTrans, CblasNonUnit, n,
+                        blas_int(count), 1.0, triangle->data(), n, part.data(), blas_int(count));
+            matrix.middleCols(first, count) = part.template cast<T>();
+        });
+    });
+}
+
+SymmetricEigen CpuBackend::top_eigen(const Buffer& symmetric, Index count)
+{
+    ColMajorD matrix = square_copy(symmetric, "top_eigen");
+    const Index n = matrix.rows();
+    require(count >= 0 && count <= n, "top_eigen", "more eigenpairs asked for than there are");
+    if (count == 0)
+        return {VectorD(0), make_buffer(MatrixD(n, 0))};
+    VectorD values;
+    ColMajorD vectors;
+    if (count <= n / 2 && some_eigen(matrix, count, values, vectors))
+        return {values.head(count).reverse(), make_buffer(MatrixD(vectors.rowwise().reverse()))};
+    values = all_eigen(matrix, true, "top_eigen");
+    return {values.tail(count).reverse(), make_buffer(MatrixD(matrix.rightCols(count).rowwise().reverse()))};
+}
+
+VectorD CpuBackend::symmetric_eigenvalues(const Buffer& symmetric)
+{
+    ColMajorD matrix = square_copy(symmetric, "symmetric_eigenvalues");
+    if (matrix.size() == 0)
+        return {};
+    return all_eigen(matrix, false, "symmetric_eigenvalues").reverse();
+}
+
+VectorD CpuBackend::singular_values(const Buffer& a)
+{
+    const Index side = std::min(a.rows(), a.cols());
+    if (side == 0)
+        return {};
+    if (a.precision() == Precision::Float32 && side > k_exact_singular_side) {
+        // Half the work of a bidiagonalization. What squaring loses lies below 1e-8 of the largest value,
+        // less than float32 elements know.
+        const Buffer twice = convert(a, Precision::Float64);
+        Buffer gram_matrix = allocate(side, side, Precision::Float64);
+        gram(1.0, twice, a.rows() <= a.cols() ? Transpose::No : Transpose::Yes, 0.0, gram_matrix);
+        return symmetric_eigenvalues(gram_matrix).cwiseMax(0.0).cwiseSqrt();
+    }
+    // Row-major memory read by columns is the transpose: the same singular values.
+    MatrixD matrix = double_copy(a);
+    VectorD values(side);
+    const lapack_int m = blas_int(a.cols());
+    const lapack_int n = blas_int(a.rows());
+    check(
+        LAPACKE_dgesdd(LAPACK_COL_MAJOR, 'N', m, n, matrix.data(), m, values.data(), nullptr, 1, nullptr, 1),
+        "singular_values");
+    return values;
+}
+
+void CpuBackend::orthonormalize(Buffer& y)
+{
+    require(y.rows() >= y.cols(), "orthonormalize", "more columns than rows");
+    if (y.empty())
+        return;
+    ColMajorD q = double_copy(y);
+    const lapack_int m = blas_int(q.rows());
+    const lapack_int n = blas_int(q.cols());
+    VectorD reflectors(n);
+    check(LAPACKE_dgeqrf(LAPACK_COL_MAJOR, m, n, q.data(), m, reflectors.data()), "orthonormalize");
+    check(LAPACKE_dorgqr(LAPACK_COL_MAJOR, m, n, n, q.data(), m, reflectors.data()), "orthonormalize");
+    with_elements(y, [&](auto& matrix) {
+        using T = typename std::remove_cvref_t<decltype(matrix)>::Scalar;
+        matrix = q.cast<T>();
+    });
+}
+
+} // namespace rankscope::detail

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "core/compute/detail/cpu_backend.h"
+#include "core/compute/detail/vector_math.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+namespace rankscope::detail {
+namespace {
+
+constexpr Index k_query_tile = 64; // queries whose scores are in memory at a time
+constexpr int k_lanes = 8;
+
+RANKSCOPE_MULTIARCH
+double square_sum(const float* x, Index count)
+{
+    double sums[k_lanes] = {};
+    Index i = 0;
+    for (; i + k_lanes <= count; i += k_lanes) {
+        for (int lane = 0; lane < k_lanes; ++lane)
+            sums[lane] += static_cast<double>(x[i + lane]) * static_cast<double>(x[i + lane]);
+    }
+    for (int lane = 0; i < count; ++i, ++lane)
+        sums[lane] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+    return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+}
+
+double square_sum(const double* x, Index count)
+{
+    return Eigen::Map<const Eigen::ArrayXd>(x, count).square().sum();
+}
+
+RANKSCOPE_MULTIARCH
+void silu_floats(float* gate, const float* up, Index count)
+{
+    for (Index i = 0; i < count; ++i)
+        gate[i] = gate[i] / (1.0F + exp_float(-gate[i])) * up[i];
+}
+
+RANKSCOPE_MULTIARCH
+void silu_doubles(double* gate, const double* up, Index count)
+{
+    for (Index i = 0; i < count; ++i)
+        gate[i] = gate[i] / (1.0 + exp_double(-gate[i])) * up[i];
+}
+
+void silu(float* gate, const float* up, Index count) { silu_floats(gate, up, count); }
+void silu(double* gate, const double* up, Index count) { silu_doubles(gate, up, count); }
+
+/// Scores become weights that sum to 1.
+RANKSCOPE_MULTIARCH
+void softmax_floats(float* scores, Index count)
+{
+    float most = scores[0];
+    for (Index i = 1; i < count; ++i)
+        most = scores[i] > most ? scores[i] : most;
+    for (Index i = 0; i < count; ++i)
+        scores[i] = exp_float(scores[i] - most);
+    double sums[k_lanes] = {};
+    Index i = 0;
+    for (; i + k_lanes <= count; i += k_lanes) {
+        for (int lane = 0; lane < k_lanes; ++lane)
+            sums[lane] += static_cast<double>(scores[i + lane]);
+    }
+    for (int lane = 0; i < count; ++i, ++lane)
+        sums[lane] += static_cast<double>(scores[i]);
+    const float total = static_cast<float>(((sums[0] + sums[4]) + (sums[1] + sums[5]))
+                                           + ((sums[2] + sums[6]) + (sums[3] + sums[7])));
+    for (i = 0; i < count; ++i)
+        scores[i] /= total;
+}
+
+RANKSCOPE_MULTIARCH
+void softmax_doubles(double* scores, Index count)
+{
+    double most = scores[0];
+    for (Index i = 1; i < count; ++i)
+        most = scores[i] > most ? scores[i] : most;
+    double total = 0.0;
+    for (Index i = 0; i < count; ++i)
+        scores[i] = exp_double(scores[i] - most);
+    for (Index i = 0; i < count; ++i)
+        total += scores[i];
+    for (Index i = 0; i < count; ++i)
+        scores[i] /= total;
+}
+
+void softmax(float* scores, Index count) { softmax_floats(scores, count); }
+void softmax(double* scores, Index count) { softmax_doubles(scores, count); }
+
+/// Σ e^(x − most) in float64; NaN if any logit is.
+RANKSCOPE_MULTIARCH
+double exponential_sum_floats(const float* x, Index count, double most)
+{
+    double sums[k_lanes] = {};
+    Index i = 0;
+    for (; i + k_lanes <= count; i += k_lanes) {
+        for (int lane = 0; lane < k_lanes; ++lane)
+            sums[lane] += exp_double(static_cast<double>(x[i + lane]) - most);
+    }
+    for (int lane = 0; i < count; ++i, ++lane)
+        sums[lane] += exp_double(static_cast<double>(x[i]) - most);
+    return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+}
+
+double exponential_sum(const float* x, Index count, double most)
+{
+    return exponential_sum_floats(x, count, most);
+}
+
+double exponential_sum(const double* x, Index count, double most)
+{
+    double sum = 0.0;
+    for (Index i = 0; i < count; ++i)
+        sum += std::exp(x[i] - most);
+    return sum;
+}
+
+/// cos and sin of every position and pair, in the precision of the activations.
+template <class T>
+struct Rotation {
+    RowMajor<T> cosine; ///< positions × pairs
+    RowMajor<T> sine;
+};
+
+template <class T>
+Rotation<T> rotation_table(const RopeShape& shape)
+{
+    const Index pairs = static_cast<Index>(shape.inverse_frequency.size());
+    Rotation<T> table{RowMajor<T>(shape.sequence_length, pairs), RowMajor<T>(shape.sequence_length, pairs)};
+    for (Index position = 0; position < shape.sequence_length; ++position) {
+        for (Index i = 0; i < pairs; ++i) {
+            const double angle =
+                static_cast<double>(position) * shape.inverse_frequency[static_cast<std::size_t>(i)];
+            table.cosine(position, i) = static_cast<T>(shape.attention_factor * std::cos(angle));
+            table.sine(position, i) = static_cast<T>(shape.attention_factor * std::sin(angle));
+        }
+    }
+    return table;
+}
+
+/// One token: every head's pairs (i, i + pairs) turned.
+template <class T>
+void rotate_token(T* x, const RopeShape& shape, const T* cosine, const T* sine, Index pairs)
+{
+    for (Index head = 0; head < shape.heads; ++head) {
+        T* first = x + head * shape.head_dim;
+        T* second = first + pairs;
+        for (Index i = 0; i < pairs; ++i) {
+            const T a = first[i];
+            const T b = second[i];
+            first[i] = a * cosine[i] - b * sine[i];
+            second[i] = b * cosine[i] + a * sine[i];
+        }
+    }
+}
+
+template <class T>
+struct AttentionJob {
+    const RowMajor<T>& q;
+    const RowMajor<T>& k;
+    const RowMajor<T>& v;
+    RowMajor<T>& out;
+    const AttentionShape& shape;
+};
+
+/// Queries [first, first + count) of one head of one sequence. Only the keys they may see are touched.
+template <class T>
+void attend(const AttentionJob<T>& job, Index sequence, Index head, Index first, Index count)
+{
+    const AttentionShape& shape = job.shape;
+    const Index row = sequence * shape.sequence_length;
+    const Index column = head * shape.head_dim;
+    const Index kv_column = head / (shape.heads / shape.kv_heads) * shape.head_dim;
+    const Index oldest = shape.window > 0 ? std::max<Index>(0, first - shape.window + 1) : 0;
+    const Index keys = first + count - oldest;
+
+    RowMajor<T> scores(count, keys);
+    blas_gemm(Transpose::No, Transpose::Yes, count, keys, shape.head_dim, static_cast<T>(shape.scale),
+              job.q.data() + (row + first) * job.q.cols() + column, job.q.cols(),
+              job.k.data() + (row + oldest) * job.k.cols() + kv_column, job.k.cols(), T(0), scores.data(),
+              keys);
+    for (Index i = 0; i < count; ++i) {
+        const Index position = first + i;
+        const Index begin = shape.window > 0 ? std::max<Index>(0, position - shape.window + 1) - oldest : 0;
+        const Index end = position + 1 - oldest;
+        auto line = scores.row(i);
+        line.head(begin).setZero();
+        line.tail(keys - end).setZero();
+        softmax(line.data() + begin, end - begin);
+    }
+    blas_gemm(Transpose::No, Transpose::No, count, shape.head_dim, keys, T(1), scores.data(), keys,
+              job.v.data() + (row + oldest) * job.v.cols() + kv_column, job.v.cols(), T(0),
+              job.out.data() + (row + first) * job.out.cols() + column, job.out.cols());
+}
+
+void require_attention(const Buffer& q, const Buffer& k, const Buffer& v, const AttentionShape& shape)
+{
+    const char* operation = "attention";
+    require(shape.heads > 0 && shape.kv_heads > 0 && shape.head_dim > 0 && shape.sequence_length > 0,
+            operation, "the shape has an empty dimension");
+    require(shape.heads % shape.kv_heads == 0, operation, "kv heads do not divide the heads");
+    require(q.cols() == shape.heads * shape.head_dim, operation, "queries have another width than the heads");
+    require(k.cols() == shape.kv_heads * shape.head_dim && v.cols() == k.cols(), operation,
+            "keys or values have another width than the kv heads");
+    require(k.rows() == q.rows() && v.rows() == q.rows() && q.rows() % shape.sequence_length == 0, operation,
+            "tokens are not whole sequences");
+    require(k.precision() == q.precision() && v.precision() == q.precision(), operation, "precisions differ");
+}
+
+} // namespace
+
+Buffer CpuBackend::rms_norm(const Buffer& x, const Buffer& gain, double epsilon)
+{
+    require(gain.rows() == 1 && gain.cols() == x.cols(), "rms_norm", "the gain has another width");
+    require(gain.precision() == x.precision(), "rms_norm", "precisions differ");
+    if (x.empty())
+        return allocate(x.rows(), x.cols(), x.precision());
+    return with_elements(x, [&](const auto& in) {
+        using T = typename std::remove_cvref_t<decltype(in)>::Scalar;
+        const auto& factors = elements<T>(gain);
+        RowMajor<T> out(in.rows(), in.cols());
+        for_stretches(in.rows(), rows_per_task(in.cols()), [&](Index first, Index count) {
+            for (Index i = first; i < first + count; ++i) {
+                const double mean = square_sum(in.row(i).data(), in.cols()) / static_cast<double>(in.cols());
+                const T scale = static_cast<T>(1.0 / std::sqrt(mean + epsilon));
+                out.row(i).array() = in.row(i).array() * scale * factors.row(0).array();
+            }
+        });
+        return make_buffer(std::move(out));
+    });
+}
+
+void CpuBackend::add_bias(Buffer& x, const Buffer& bias)
+{
+    require(bias.rows() == 1 && bias.cols() == x.cols(), "add_bias", "the bias has another width");
+    require(bias.precision() == x.precision(), "add_bias", "precisions differ");
+    if (x.empty())
+        return;
+    with_elements(x, [&](auto& matrix) {
+        using T = typename std::remove_cvref_t<decltype(matrix)>::Scalar;
+        const auto& row = elements<T>(bias);
+        for_stretches(matrix.rows(), rows_per_task(matrix.cols()), [&](Index first, Index count) {
+            for (Index i = first; i < first + count; ++i)
+                matrix.row(i) += row;
+        });
+    });
+}
+
+void CpuBackend::rope(Buffer& x, const RopeShape& shape)
+{
+    const Index pairs = static_cast<Index>(shape.inverse_frequency.size());
+    require(shape.heads > 0 && shape.sequence_length > 0 && x.cols() == shape.heads * shape.head_dim, "rope",
+            "the matrix has another width than the heads");
+    require(2 * pairs <= shape.head_dim, "rope", "more frequencies than half a head");
+    require(x.rows() % shape.sequence_length == 0, "rope", "tokens are not whole sequences");
+    if (x.empty())
+        return;
+    with_elements(x, [&](auto& matrix) {
+        using T = typename std::remove_cvref_t<decltype(matrix)>::Scalar;
+        const auto table = rotation_table<T>(shape);
+        for_stretches(matrix.rows(), rows_per_task(matrix.cols()), [&](Index first, Index count) {
+            for (Index i = first; i < first + count; ++i) {
+                const Index position = i % shape.sequence_length;
+                rotate_token<T>(matrix.row(i).data(), shape, table.cosine.row(position).data(),
+                                table.sine.row(position).data(), pairs);
+            }
+        });
+    });
+}
+
+Buffer CpuBackend::attention(const Buffer& q, const Buffer& k, const Buffer& v, const AttentionShape& shape)
+{
+    require_attention(q, k, v, shape);
+    if (q.empty())
+        return allocate(q.rows(), q.cols(), q.precision());
+    return with_elements(q, [&](const auto& queries) {
+        using T = typename std::remove_cvref_t<decltype(queries)>::Scalar;
+        RowMajor<T> out(queries.rows(), queries.cols());
+        const AttentionJob<T> job{queries, elements<T>(k), elements<T>(v), out, shape};
+        for_stretches(queries.rows() / shape.sequence_length * shape.heads, 1, [&](Index task, Index) {
+            for (Index first = 0; first < shape.sequence_length; first += k_query_tile)
+                attend<T>(job, task / shape.heads, task % shape.heads, first,
+                          std::min(k_query_tile, shape.sequence_length - first));
+        });
+        return make_buffer(std::move(out));
+    });
+}
+
+void CpuBackend::silu_multiply(Buffer& gate, const Buffer& up)
+{
+    require(gate.rows() == up.rows() && gate.cols() == up.cols(), "silu_multiply", "shapes differ");
+    require(gate.precision() == up.precision(), "silu_multiply", "precisions differ");
+    if (gate.empty())
+        return;
+    with_elements(gate, [&](auto& matrix) {
+        using T = typename std::remove_cvref_t<decltype(matrix)>::Scalar;
+        const auto& factors = elements<T>(up);
+        for_stretches(matrix.size(), 16384, [&](Index first, Index count) {
+            silu(matrix.data() + first, factors.data() + first, count);
+        });
+    });
+}
+
+VectorD CpuBackend::cross_entropy(const Buffer& logits, std::span<const Index> targets)
+{
+    require(static_cast<Index>(targets.size()) == logits.rows(), "cross_entropy",
+            "one target per row is needed");
+    for (const Index target : targets)
+        require(target >= 0 && target < logits.cols(), "cross_entropy",
+                "a target lies outside the vocabulary");
+    VectorD losses(logits.rows());
+    if (logits.empty())
+        return losses;
+    with_elements(logits, [&](const auto& matrix) {
+        for_stretches(matrix.rows(), rows_per_task(matrix.cols()), [&](Index first, Index count) {
+            for (Index i = first; i < first + count; ++i) {
+                const double most = static_cast<double>(matrix.row(i).maxCoeff());
+                const double sum = exponential_sum(matrix.row(i).data(), matrix.cols(), most);
+                const double target = static_cast<double>(matrix(i, targets[static_cast<std::size_t>(i)]));
+                losses[i] = std::log(sum) - (target - most);
+            }
+        });
+    });
+    return losses;
+}
+
+} // namespace rankscope::detail

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "core/compute/host_fallback_backend.h"
+
+namespace rankscope {
+namespace {
+
+bool lives_on_host(const Buffer& buffer) { return buffer.precision() == Precision::Float64; }
+
+} // namespace
+
+HostFallbackBackend::HostFallbackBackend() : host_(make_cpu_backend()) {}
+
+Buffer HostFallbackBackend::to_host(const Buffer& buffer)
+{
+    return lives_on_host(buffer) ? buffer : host_->upload(download(buffer));
+}
+
+Buffer HostFallbackBackend::from_host(const Buffer& buffer)
+{
+    return lives_on_host(buffer) ? buffer : upload(host_->download(buffer));
+}
+
+template <class Operation>
+void HostFallbackBackend::change(Buffer& target, bool reads_target, const Operation& operation)
+{
+    if (lives_on_host(target)) {
+        operation(target);
+        return;
+    }
+    Buffer on_host = reads_target ? to_host(target) : host_->allocate(target.rows(), target.cols());
+    operation(on_host);
+    assign(target, on_host);
+}
+
+Buffer HostFallbackBackend::rows_of(const Buffer& buffer, Index first, Index count)
+{
+    return from_host(host_->rows_of(to_host(buffer), first, count));
+}
+
+Buffer HostFallbackBackend::gather_columns(const Buffer& buffer, std::span<const Index> columns)
+{
+    return from_host(host_->gather_columns(to_host(buffer), columns));
+}
+
+Buffer HostFallbackBackend::gather_rows(const Buffer& buffer, std::span<const Index> rows)
+{
+    return from_host(host_->gather_rows(to_host(buffer), rows));
+}
+
+void HostFallbackBackend::gemm(double alpha, const Buffer& a, Transpose ta, const Buffer& b, Transpose tb,
+                               double beta, Buffer& c)
+{
+    change(c, beta != 0.0,
+           [&](Buffer& on_host) { host_->gemm(alpha, to_host(a), ta, to_host(b), tb, beta, on_host); });
+}
+
+void HostFallbackBackend::gram(double alpha, const Buffer& x, Transpose tx, double beta, Buffer& c)
+{
+    change(c, beta != 0.0, [&](Buffer& on_host) { host_->gram(alpha, to_host(x), tx, beta, on_host); });
+}
+
+void HostFallbackBackend::add_scaled(double alpha, const Buffer& x, double beta, Buffer& y)
+{
+    change(y, beta != 0.0, [&](Buffer& on_host) { host_->add_scaled(alpha, to_host(x), beta, on_host); });
+}
+
+void HostFallbackBackend::scale_columns(Buffer& x, const VectorD& factors)
+{
+    change(x, true, [&](Buffer& on_host) { host_->scale_columns(on_host, factors); });
+}
+
+void HostFallbackBackend::scale_rows(Buffer& x, const VectorD& factors)
+{
+    change(x, true, [&](Buffer& on_host) { host_->scale_rows(on_host, factors); });
+}
+
+double HostFallbackBackend::dot(const Buffer& a, const Buffer& b)
+{
+    return host_->dot(to_host(a), to_host(b));
+}
+
+double HostFallbackBackend::max_abs(const Buffer& x) { return host_->max_abs(to_host(x)); }
+
+Result<Buffer> HostFallbackBackend::cholesky(const Buffer& h)
+{
+    auto factor = host_->cholesky(to_host(h));
+    if (!factor)
+        return factor;
+    return from_host(*factor);
+}
+
+void HostFallbackBackend::solve_lower(const Buffer& lower, Transpose transpose, Buffer& b)
+{
+    change(b, true, [&](Buffer& on_host) { host_->solve_lower(to_host(lower), transpose, on_host); });
+}
+
+SymmetricEigen HostFallbackBackend::top_eigen(const Buffer& symmetric, Index count)
+{
+    return host_->top_eigen(to_host(symmetric), count); // the vectors are float64: host memory
+}
+
+VectorD HostFallbackBackend::symmetric_eigenvalues(const Buffer& symmetric)
+{
+    return host_->symmetric_eigenvalues(to_host(symmetric));
+}
+
+VectorD HostFallbackBackend::singular_values(const Buffer& a) { return host_->singular_values(to_host(a)); }
+
+void HostFallbackBackend::orthonormalize(Buffer& y)
+{
+    change(y, true, [&](Buffer& on_host) { host_->orthonormalize(on_host); });
+}
+
+void HostFallbackBackend::hadamard(Buffer& x, Transpose transpose)
+{
+    change(x, true, [&](Buffer& on_host) { host_->hadamard(on_host, transpose); });
+}
+
+GridBuffers HostFallbackBackend::fit_grid(const Buffer& w, const UniformGrid& grid)
+{
+    const GridBuffers fitted = host_->fit_grid(to_host(w), grid);
+    return {fitted.grid, from_host(fitted.scales), from_host(fitted.zeros)};
+}
+
+RoundedBuffers HostFallbackBackend::round_nearest(const Buffer& w, const GridBuffers& grid)
+{
+    const RoundedBuffers rounded =
+        host_->round_nearest(to_host(w), {grid.grid, to_host(grid.scales), to_host(grid.zeros)});
+    return {from_host(rounded.values), from_host(rounded.codes)};
+}
+
+RoundedBuffers HostFallbackBackend::round_with_feedback(const Buffer& w, const Buffer& feedback,
+                                                        const GridBuffers& grid,
+                                                        std::span<const Index> group_column)
+{
+    const RoundedBuffers rounded = host_->round_with_feedback(
+        to_host(w), to_host(feedback), {grid.grid, to_host(grid.scales), to_host(grid.zeros)}, group_column);
+    return {from_host(rounded.values), from_host(rounded.codes)};
+}
+
+Buffer HostFallbackBackend::rms_norm(const Buffer& x, const Buffer& gain, double epsilon)
+{
+    return from_host(host_->rms_norm(to_host(x), to_host(gain), epsilon));
+}
+
+void HostFallbackBackend::add_bias(Buffer& x, const Buffer& bias)
+{
+    change(x, true, [&](Buffer& on_host) { host_->add_bias(on_host, to_host(bias)); });
+}
+
+void HostFallbackBackend::rope(Buffer& x, const RopeShape& shape)
+{
+    change(x, true, [&](Buffer& on_host) { host_->rope(on_host, shape); });
+}
+
+Buffer HostFallbackBackend::attention(const Buffer& q, const Buffer& k, const Buffer& v,
+                                      const AttentionShape& shape)
+{
+    return from_host(host_->attention(to_host(q), to_host(k), to_host(v), shape));
+}
+
+void HostFallbackBackend::silu_multiply(Buffer& gate, const Buffer& up)
+{
+    change(gate, true, [&](Buffer& on_host) { host_->silu_multiply(on_host, to_host(up)); });
+}
+
+VectorD HostFallbackBackend::cross_entropy(const Buffer& logits, std::span<const Index> targets)
+{
+    return host_->cross_entropy(to_host(logits), targets);
+}
+
+} // namespace rankscope

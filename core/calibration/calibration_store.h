@@ -14,10 +14,10 @@
 namespace rankscope {
 
 struct CalibrationOptions {
-    Index samples = 128;        ///< sequences, taken from the start of the text; fewer if the text is shorter
-    Index length = 0;           ///< tokens per sequence; 0 = min(2048, the model's context)
+    Index samples = 128; ///< sequences, taken from the start of the text; fewer if the text is shorter
+    Index length = 0;    ///< tokens per sequence; 0 = min(2048, the model's context)
     std::uint64_t memory_budget_bytes = 0; ///< 0 = no limit
-    bool replace = false;       ///< --force
+    bool replace = false;                  ///< --force
 };
 
 /// What a calibration was made from; names it in plans and runs.
@@ -30,8 +30,10 @@ struct CalibrationSource {
     Index length = 0;
 };
 
-/// A folder with calibration.json and one safetensors file a block: for each input group `GROUP.hessian` (F64),
-/// `GROUP.mean_abs`, `GROUP.max_abs`, `GROUP.statistics`, `GROUP.histogram`. Readable with the Python package.
+/// A folder with calibration.json and one safetensors file a block: for each input group `GROUP.hessian`
+/// (F64, in × in), `GROUP.mean_abs`, `GROUP.max_abs` (F64, in), `GROUP.statistics` (F64, the rows of
+/// ActivationStatistics::to_rows), `GROUP.histogram` (I64) and `GROUP.counts` (I64: tokens, zeros). Readable
+/// with the Python package. Const and thread-safe once open.
 class CalibrationStore {
 public:
     /// Errors: BadInput (no calibration, other version), Io.
@@ -53,15 +55,17 @@ private:
     std::filesystem::path folder_;
     CalibrationSource source_;
     std::vector<std::string> groups_;
-    std::vector<int> blocks_; // of each group
+    std::vector<int> blocks_;                                        // of each group
     mutable std::vector<std::unique_ptr<CheckpointReader>> readers_; // by block, opened at once in open()
 };
 
-/// Cuts a text file into sequences and streams them through the model, one block's weights in memory at a time,
-/// collecting moments and statistics of every linear's input; writes the folder `out` atomically.
-/// Errors: BadInput (text shorter than one sequence, invalid UTF-8 with its byte offset, non-finite activations with
-/// layer and token), Io, NoSpace.
-Status calibrate(std::shared_ptr<const Model> model, const std::filesystem::path& text, const std::filesystem::path& out,
-                 const CalibrationOptions& options, Backend& backend, Monitor& monitor);
+/// Cuts a text file into sequences and streams them through the model, one block's weights in memory at a
+/// time, collecting moments and statistics of every linear's input; writes the folder `out` atomically.
+/// Errors: BadInput (text shorter than one sequence, invalid UTF-8 with its byte offset, non-finite
+/// activations with block, group and token; `out` exists), Usage (length), Io, NoSpace (budget or drive).
+/// Throws Cancelled, BackendFailure.
+Status calibrate(std::shared_ptr<const Model> model, const std::filesystem::path& text,
+                 const std::filesystem::path& out, const CalibrationOptions& options, Backend& backend,
+                 Monitor& monitor);
 
 } // namespace rankscope

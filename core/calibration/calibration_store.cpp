@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "core/calibration/calibration_store.h"
+
+#include "core/base/sha256.h"
+#include "core/calibration/detail/calibration_format.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace rankscope {
+namespace {
+
+namespace fs = std::filesystem;
+using namespace calibration_format;
+
+Error broken(const fs::path& file, std::string what)
+{
+    return bad_input(std::move(what), file.string(), "Calibrate again");
+}
+
+template <class T>
+std::vector<T> elements(const TensorView& view)
+{
+    std::vector<T> values(view.bytes.size() / sizeof(T));
+    std::memcpy(values.data(), view.bytes.data(), values.size() * sizeof(T));
+    return values;
+}
+
+Result<CalibrationSource> read_source(const Json& json, const fs::path& file)
+{
+    CalibrationSource source;
+    source.checkpoint_hash = json["checkpoint_hash"].string();
+    source.text_file = json["text_file"].string();
+    source.text_hash = json["text_hash"].string();
+    source.samples = static_cast<Index>(json["samples"].integer(-1));
+    source.length = static_cast<Index>(json["length"].integer(-1));
+    const std::int64_t tokens = json["tokens"].integer(-1);
+    if (source.checkpoint_hash.empty() || source.text_hash.empty() || source.samples < 1 || source.length < 1
+        || tokens < 1)
+        return broken(file,
+                      "checkpoint_hash, text_hash, tokens, samples or length is missing or out of range");
+    source.tokens = static_cast<std::uint64_t>(tokens);
+    return source;
+}
+
+/// One tensor of a group has the type and shape that the format gives it.
+Status expect(const CheckpointReader& reader, const std::string& name, DType dtype, const Shape& shape)
+{
+    const TensorInfo* info = reader.find(name);
+    const std::string file = reader.path().string();
+    if (!info)
+        return broken(file, "the tensor " + name + " is missing");
+    if (info->dtype != dtype || info->shape != shape)
+        return broken(file, "the tensor " + name + " is " + std::string(rankscope::name(info->dtype))
+                                + to_string(info->shape) + ", expected " + std::string(rankscope::name(dtype))
+                                + to_string(shape));
+    return {};
+}
+
+Status check_group(const CheckpointReader& reader, const std::string& group)
+{
+    const TensorInfo* mean = reader.find(group + k_mean_abs);
+    if (!mean || mean->shape.size() != 1)
+        return broken(reader.path(), "the tensor " + group + k_mean_abs + " is missing or not a vector");
+    const std::int64_t channels = mean->shape[0];
+    const struct {
+        const char* suffix;
+        DType dtype;
+        Shape shape;
+    } expected[] = {{k_hessian, DType::F64, {channels, channels}},
+                    {k_mean_abs, DType::F64, {channels}},
+                    {k_max_abs, DType::F64, {channels}},
+                    {k_statistics, DType::F64, {k_statistics_rows, channels}},
+                    {k_histogram, DType::I64, {ActivationStatistics::k_histogram_bins}},
+                    {k_counts, DType::I64, {2}}};
+    for (const auto& [suffix, dtype, shape] : expected) {
+        if (auto status = expect(reader, group + suffix, dtype, shape); !status)
+            return status;
+    }
+    return {};
+}
+
+Result<MatrixD> read_matrix(const CheckpointReader& reader, const std::string& name)
+{
+    auto view = reader.view(name);
+    if (!view)
+        return view.error();
+    const Index cols = static_cast<Index>(view->shape.back());
+    MatrixD matrix(view->shape.size() == 1 ? 1 : static_cast<Index>(view->shape[0]), cols);
+    std::memcpy(matrix.data(), view->bytes.data(), view->bytes.size());
+    if (!matrix.allFinite())
+        return broken(reader.path(), "the tensor " + name + " holds a value that is not finite");
+    return matrix;
+}
+
+struct Counts {
+    std::uint64_t tokens = 0;
+    std::uint64_t zeros = 0;
+};
+
+Result<Counts> read_counts(const CheckpointReader& reader, std::string_view group)
+{
+    auto view = reader.view(std::string(group) + k_counts);
+    if (!view)
+        return view.error();
+    const auto counts = elements<std::int64_t>(*view);
+    if (counts.size() != 2 || counts[0] < 1 || counts[1] < 0)
+        return broken(reader.path(), "the token count of " + std::string(group) + " is out of range");
+    return Counts{static_cast<std::uint64_t>(counts[0]), static_cast<std::uint64_t>(counts[1])};
+}
+
+} // namespace
+
+Result<std::shared_ptr<const CalibrationStore>> CalibrationStore::open(const fs::path& folder)
+{
+    const fs::path file = folder / k_index_file;
+    std::error_code problem;
+    if (!fs::exists(file, problem))
+        return bad_input("this is no calibration: it holds no " + std::string(k_index_file), folder.string(),
+                         "Make one with `calibrate`");
+    auto json = Json::read(file);
+    if (!json)
+        return json.error();
+    if ((*json)["format"].string() != k_format)
+        return bad_input("this is no calibration: \"format\" is not \"" + std::string(k_format) + "\"",
+                         file.string());
+    if (const std::int64_t version = (*json)["version"].integer(-1); version != k_version)
+        return broken(file, "this calibration has format version " + std::to_string(version)
+                                + ", and this program reads version " + std::to_string(k_version));
+    auto source = read_source(*json, file);
+    if (!source)
+        return source.error();
+    const Json::Array* blocks = (*json)["blocks"].array_if();
+    if (!blocks || blocks->empty())
+        return broken(file, "the list of blocks is missing");
+
+    std::shared_ptr<CalibrationStore> store(new CalibrationStore);
+    store->folder_ = folder;
+    store->source_ = std::move(*source);
+    for (std::size_t block = 0; block < blocks->size(); ++block) {
+        const Json::Array* groups = (*blocks)[block]["groups"].array_if();
+        if (!groups)
+            return broken(file, "the groups of block " + std::to_string(block) + " are missing");
+        auto reader = CheckpointReader::open(folder / block_file(static_cast<int>(block)));
+        if (!reader)
+            return reader.error().in("calibration");
+        for (const Json& name : *groups) {
+            if (auto status = check_group(**reader, name.string()); !status)
+                return status.error();
+            store->groups_.push_back(name.string());
+            store->blocks_.push_back(static_cast<int>(block));
+        }
+        store->readers_.push_back(std::move(*reader));
+    }
+    return std::shared_ptr<const CalibrationStore>(std::move(store));
+}
+
+std::string CalibrationStore::id() const
+{
+    Json json;
+    json.set("checkpoint", source_.checkpoint_hash);
+    json.set("text", source_.text_hash);
+    json.set("samples", std::int64_t{source_.samples});
+    json.set("length", std::int64_t{source_.length});
+    json.set("version", k_version);
+    return sha256_hex(json.dump());
+}
+
+Result<const CheckpointReader*> CalibrationStore::reader(std::string_view group) const
+{
+    const auto found = std::find(groups_.begin(), groups_.end(), group);
+    if (found == groups_.end())
+        return bad_input("this calibration has no input group " + std::string(group), folder_.string(),
+                         "Calibrate the checkpoint that is to be compressed");
+    const int block = blocks_[static_cast<std::size_t>(found - groups_.begin())];
+    return readers_[static_cast<std::size_t>(block)].get();
+}
+
+Result<Moments> CalibrationStore::moments(std::string_view group) const
+{
+    auto source = reader(group);
+    if (!source)
+        return source.error();
+    const std::string name(group);
+    auto counts = read_counts(**source, group);
+    if (!counts)
+        return counts.error();
+    auto hessian = read_matrix(**source, name + k_hessian);
+    if (!hessian)
+        return hessian.error();
+    auto mean_abs = read_matrix(**source, name + k_mean_abs);
+    if (!mean_abs)
+        return mean_abs.error();
+    auto max_abs = read_matrix(**source, name + k_max_abs);
+    if (!max_abs)
+        return max_abs.error();
+    return Moments{counts->tokens, std::move(*hessian), mean_abs->row(0).transpose(),
+                   max_abs->row(0).transpose()};
+}
+
+Result<ActivationStatistics> CalibrationStore::statistics(std::string_view group) const
+{
+    auto source = reader(group);
+    if (!source)
+        return source.error();
+    const std::string name(group);
+    auto counts = read_counts(**source, group);
+    if (!counts)
+        return counts.error();
+    auto rows = read_matrix(**source, name + k_statistics);
+    if (!rows)
+        return rows.error();
+    auto histogram = (*source)->view(name + k_histogram);
+    if (!histogram)
+        return histogram.error();
+    return ActivationStatistics::from_rows(counts->tokens, *rows, elements<std::uint64_t>(*histogram),
+                                           counts->zeros);
+}
+
+Status CalibrationStore::check(const Model& model) const
+{
+    if (source_.checkpoint_hash == model.checkpoint().header_hash())
+        return {};
+    return bad_input("this calibration was made from another checkpoint than " + model.path().string(),
+                     folder_.string(), "Calibrate this checkpoint");
+}
+
+} // namespace rankscope

@@ -82,13 +82,22 @@ TileSums sum_tile(const Block& x)
     }
     sums.mean /= static_cast<double>(x.rows());
     TileSums::Row square(channels);
+    TileSums::Row left_over = TileSums::Row::Zero(channels);
     for (Index token = 0; token < x.rows(); ++token) {
         row = x.row(token).template cast<double>().array() - sums.mean;
         square = row.square();
+        left_over += row;
         sums.m2 += square;
         sums.m3 += square * row;
         sums.m4 += square.square();
     }
+    // The rounding of the mean, which tells in the odd moment of a channel far from zero.
+    const auto n = static_cast<double>(x.rows());
+    left_over /= n;
+    sums.m4 -= 4.0 * left_over * sums.m3;
+    sums.m3 -= 3.0 * left_over * sums.m2;
+    sums.m2 -= n * left_over.square();
+    sums.mean += left_over;
     return sums;
 }
 

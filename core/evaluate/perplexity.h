@@ -15,8 +15,8 @@ namespace rankscope {
 
 /// How a text becomes windows; other protocols give other numbers, so it is always named with the figure.
 enum class PerplexityProtocol : std::uint8_t {
-    Gptq,    ///< text tokenised once with the model's BOS in front, ⌊N/T⌋ chunks of T, per chunk T − 1 targets;
-             ///< exp of the mean of chunk means (methods-learned §7.1)
+    Gptq, ///< text tokenised once with the model's BOS in front, ⌊N/T⌋ chunks of T, per chunk T − 1 targets;
+          ///< exp of the mean of chunk means (methods-learned §7.1)
     Windows, ///< each window is BOS + T − 1 text tokens (T without a BOS); exp of the mean over all targets
              ///< (formats.md §8): what the reference perplexities use
 };
@@ -25,25 +25,39 @@ Result<PerplexityProtocol> perplexity_protocol(std::string_view id);
 
 struct PerplexityOptions {
     PerplexityProtocol protocol = PerplexityProtocol::Gptq;
-    Index length = 0;     ///< T; 0 = min(2048, the model's context)
-    Index stride = 0;     ///< 0 = T; smaller: overlapping windows, only new targets count
-    Index max_tokens = 0; ///< 0 = all
+    Index length = 0;                      ///< T; 0 = min(2048, the model's context)
+    Index stride = 0;                      ///< 0 = T; smaller: overlapping windows, only new targets count
+    Index max_tokens = 0;                  ///< of the text, without what the tokenizer adds; 0 = all
+    std::uint64_t memory_budget_bytes = 0; ///< 0 = no limit; beyond it hidden states go to a scratch file
 };
 
 struct PerplexityResult {
     PerplexityProtocol protocol = PerplexityProtocol::Gptq;
     Index length = 0;
+    Index stride = 0; ///< text tokens from one window to the next
     Index windows = 0;
     std::uint64_t targets = 0;
-    double nll_sum = 0.0;        ///< −Σ ln p over the targets
+    double nll_sum = 0.0; ///< −Σ ln p over the targets
     double perplexity = 0.0;
     double standard_error = 0.0; ///< of the perplexity, from the spread of window means; 0 with one window
     double seconds = 0.0;
-    std::string text_file;       ///< file name only
+    std::string text_file; ///< file name only
     std::string text_hash;
 };
 
-/// Streams the text through the model block by block. Errors: BadInput (text shorter than one window, bad UTF-8).
+/// Losses of one window, for the figures below.
+struct WindowLoss {
+    double nll_sum = 0.0;
+    Index targets = 0;
+};
+/// The figures of a result from its windows: nll_sum, targets, perplexity and its standard error. Windows of
+/// equal numbers of targets give exp of the mean of their means, as the GPTQ rule asks; overlapping ones
+/// count every target once.
+void summarize(std::span<const WindowLoss> losses, PerplexityResult& result);
+
+/// Streams the text through the model block by block: one block's weights are in memory at a time, and of the
+/// logits a bounded number of rows. Errors: BadInput (text shorter than one window, bad UTF-8, logits that
+/// are not finite), Usage (length, stride), NoSpace. Throws Cancelled, BackendFailure.
 Result<PerplexityResult> perplexity(std::shared_ptr<const Model> model, const WeightSource& weights,
                                     const std::filesystem::path& text, const PerplexityOptions& options,
                                     Backend& backend, Monitor& monitor);

@@ -30,6 +30,7 @@ struct Plan {
     std::uint64_t seed = 0;
     std::vector<LayerPlan> rows;
 
+    bool operator==(const Plan&) const = default;
     const LayerPlan* find(std::string_view layer) const;
     Json to_json() const;
     static Result<Plan> from_json(const Json& json);
@@ -39,17 +40,21 @@ struct Plan {
     Status check(const Model& model) const;
 };
 
-/// The same method and parameters for all linears whose name matches one of `globs` (empty: all). Parameters that a
-/// method does not have are ignored when `lenient` (so that --rank can be given with rtn).
+/// The same method for all linears; those whose name matches none of `globs` (comma-separated; empty: all match) are
+/// not included. A rank, or a number of outlier channels, that was not `given` is lowered to what fits each matrix; a
+/// given one that does not fit is a Usage error naming the first such layer.
 Result<Plan> uniform_plan(const Model& model, std::string_view method,
-                          const std::map<std::string, ParameterValue, std::less<>>& given, std::uint64_t seed);
+                          const std::map<std::string, ParameterValue, std::less<>>& given, std::uint64_t seed,
+                          std::string_view globs = {});
 
-/// Applies `GLOB:key=value,key=value` (keys: method, include, locked, and the method's parameters), as --set does.
-Status apply_setting(Plan& plan, std::string_view setting);
+/// Applies `GLOB:key=value,key=value` (keys: method, include, locked, and the method's parameters), as --set does. A
+/// change of method keeps the parameters that both methods have. With a model, defaults that come in with another
+/// method are lowered to fit the matrix. All rows are changed or none. Errors: Usage (naming key, value, row).
+Status apply_setting(Plan& plan, std::string_view setting, const Model* model = nullptr);
 /// The setting text that sets exactly this row; apply_setting(setting_text(row)) is the identity.
 std::string setting_text(const LayerPlan& row);
 
-/// Shell-like pattern with * and ?, case-sensitive, over the whole name.
+/// Shell-like pattern with * and ?, case-sensitive, over the whole name; a backslash takes the next character as it is.
 bool glob_match(std::string_view pattern, std::string_view name);
 /// Comma-separated globs.
 bool glob_match_any(std::string_view patterns, std::string_view name);

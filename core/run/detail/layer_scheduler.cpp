@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "core/run/detail/layer_scheduler.h"
+
+#include "core/base/thread_pool.h"
+
+#include <list>
+#include <mutex>
+#include <numeric>
+#include <optional>
+
+namespace rankscope {
+namespace {
+
+class Scheduler {
+public:
+    Scheduler(const std::vector<std::uint64_t>& costs, std::uint64_t budget,
+              const std::function<void(std::size_t)>& job, const std::function<bool()>& stop)
+        : costs_(costs), budget_(budget), job_(job), stop_(stop), waiting_(costs.size())
+    {
+        std::iota(waiting_.begin(), waiting_.end(), std::size_t{0});
+    }
+
+    void run()
+    {
+        const auto workers = std::min<std::size_t>(static_cast<std::size_t>(thread_count()), costs_.size());
+        parallel_for(0, static_cast<std::int64_t>(workers), [this](std::int64_t) { drain(); });
+    }
+
+private:
+    bool fits(std::size_t index) const
+    {
+        return budget_ == 0 || running_ == 0 || used_ + costs_[index] <= budget_;
+    }
+
+    std::optional<std::size_t> take()
+    {
+        const std::lock_guard lock(mutex_);
+        for (auto it = waiting_.begin(); it != waiting_.end(); ++it) {
+            if (!fits(*it))
+                continue;
+            const std::size_t index = *it;
+            waiting_.erase(it);
+            used_ += costs_[index];
+            ++running_;
+            return index;
+        }
+        parked_ += waiting_.empty() ? 0 : 1;
+        return std::nullopt;
+    }
+
+    /// Gives the memory back; true when a thread that went away is wanted again.
+    bool release(std::size_t index)
+    {
+        const std::lock_guard lock(mutex_);
+        used_ -= costs_[index];
+        --running_;
+        if (parked_ == 0)
+            return false;
+        std::uint64_t used = used_;
+        int startable = 0;
+        for (const std::size_t other : waiting_) {
+            if (used + costs_[other] <= budget_) {
+                used += costs_[other];
+                ++startable;
+            }
+        }
+        if (startable < 2)
+            return false;
+        --parked_;
+        return true;
+    }
+
+    void drain()
+    {
+        while (!stop_()) {
+            const auto index = take();
+            if (!index)
+                return;
+            isolate([&] { job_(*index); });
+            if (release(*index)) {
+                parallel_for(0, 2, [this](std::int64_t) { drain(); });
+                return;
+            }
+        }
+    }
+
+    const std::vector<std::uint64_t>& costs_;
+    const std::uint64_t budget_;
+    const std::function<void(std::size_t)>& job_;
+    const std::function<bool()>& stop_;
+    std::mutex mutex_;
+    std::list<std::size_t> waiting_;
+    std::uint64_t used_ = 0;
+    int running_ = 0;
+    int parked_ = 0;
+};
+
+} // namespace
+
+std::uint64_t estimated_job_bytes(const LayerPlan& row, const LinearLayer& layer, bool with_hessian)
+{
+    constexpr std::uint64_t k_weight_copies =
+        10; // W, Q, codes, L·R, residuals and what a product needs for a while
+    constexpr std::uint64_t k_hessian_copies =
+        5; // H, its damped copy, the factor and its float32 form, a Gram product
+    const auto out = static_cast<std::uint64_t>(layer.out);
+    const auto in = static_cast<std::uint64_t>(layer.in);
+    std::uint64_t bytes = k_weight_copies * 4 * out * in;
+    if (with_hessian)
+        bytes += k_hessian_copies * 8 * in * in;
+    if (row.parameters.values().contains("rank"))
+        bytes += 3 * 8 * out * out; // A·H·Aᵀ, its eigenvectors and their workspace
+    return bytes;
+}
+
+void run_within_budget(const std::vector<std::uint64_t>& costs, std::uint64_t budget,
+                       const std::function<void(std::size_t)>& job, const std::function<bool()>& stop)
+{
+    Scheduler(costs, budget, job, stop).run();
+}
+
+} // namespace rankscope

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include "core/plan/layer_plan.h"
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+namespace rankscope {
+
+/// Peak working memory of one layer job, from above: weight and its iterates, H and its factor, Gram
+/// matrices.
+std::uint64_t estimated_job_bytes(const LayerPlan& row, const LinearLayer& layer, bool with_hessian);
+
+/// Runs jobs 0 … costs.size() − 1 on core's pool, in that order, as many at a time as there are threads and
+/// as fit `budget` (0: no limit). A thread that finds no job that fits goes back to the pool and helps the
+/// running ones. `stop` is asked before each job. Jobs must not throw.
+void run_within_budget(const std::vector<std::uint64_t>& costs, std::uint64_t budget,
+                       const std::function<void(std::size_t)>& job, const std::function<bool()>& stop);
+
+} // namespace rankscope

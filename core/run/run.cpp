@@ -1,0 +1,435 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "core/run/run.h"
+
+#include "core/base/atomic_file.h"
+#include "core/base/byte_size.h"
+#include "core/run/detail/layer_file.h"
+#include "core/run/detail/layer_scheduler.h"
+#include "core/run/detail/run_folder.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <map>
+#include <mutex>
+#include <new>
+
+namespace rankscope {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// What a layer's job needs to know of its layer.
+struct Job {
+    const LayerPlan* row = nullptr;
+    const LinearLayer* layer = nullptr;
+    const Method* method = nullptr;
+    std::uint64_t memory_bytes = 0;
+};
+
+/// Hands a method's progress to the layer's events and its warnings, named, to the run's monitor.
+class LayerMonitor : public Monitor {
+public:
+    LayerMonitor(const std::string& layer, const RunEvents& events, Monitor& run)
+        : layer_(layer), events_(events), run_(run)
+    {}
+    void report(std::uint64_t done, std::uint64_t total, std::string_view what) override
+    {
+        if (events_.layer_progress && total > 0)
+            events_.layer_progress(layer_, static_cast<double>(done) / static_cast<double>(total),
+                                   std::string(what));
+    }
+    void warn(std::string_view sentence) override { run_.warn(fmt::format("{}: {}", layer_, sentence)); }
+    bool cancelled() const override { return run_.cancelled(); }
+
+private:
+    const std::string& layer_;
+    const RunEvents& events_;
+    Monitor& run_;
+};
+
+/// One execution: the jobs of the layers that are missing, and what they share.
+class Execution {
+public:
+    Execution(const Model& model, const Plan& plan, const CalibrationStore* calibration,
+              const fs::path& folder, Backend& backend, Monitor& monitor, const RunEvents& events)
+        : model_(model), plan_(plan), calibration_(calibration), folder_(folder), backend_(backend),
+          monitor_(monitor), events_(events)
+    {}
+
+    /// Everything that can be refused before a file is touched.
+    Status prepare(std::uint64_t memory_budget_bytes);
+    Status run(RunFolder& target, std::uint64_t memory_budget_bytes);
+    std::uint64_t missing_bytes(const std::set<std::string, std::less<>>& finished) const;
+
+private:
+    Status refuse_impossible(const Job& job, std::uint64_t memory_budget_bytes) const;
+    void work(const Job& job, RunIndex& index);
+    Status compute(const Job& job, RunIndex& index);
+    Result<Decomposition> decompose(const Job& job, const Matrix& weight, const Moments* moments,
+                                    Backend& backend, Monitor& monitor) const;
+    Result<Decomposition> decompose_somewhere(const Job& job, const Matrix& weight, const Moments* moments,
+                                              std::string& backend_id);
+    Status save(const Job& job, const Decomposition& decomposition, LayerResult result, RunIndex& index);
+    void layer_failed(const Job& job, const Error& error);
+    void tell(const std::string& layer, LayerState state, const std::string& message = {}) const;
+
+    const Model& model_;
+    const Plan& plan_;
+    const CalibrationStore* calibration_;
+    const fs::path& folder_;
+    Backend& backend_;
+    Monitor& monitor_;
+    const RunEvents& events_;
+
+    std::vector<Job> jobs_;
+    std::mutex mutex_;
+    std::unique_ptr<Backend> spare_; // the CPU, once a device has failed
+    std::atomic<bool> device_lost_ = false;
+    std::atomic<bool> disk_full_ = false;
+    std::atomic<std::uint64_t> done_ = 0;
+    std::uint64_t total_ = 0;
+    std::uint64_t failed_ = 0;
+    Error first_error_;
+};
+
+Status Execution::refuse_impossible(const Job& job, std::uint64_t memory_budget_bytes) const
+{
+    if (job.method->info().needs.hessian && !calibration_)
+        return usage_error(fmt::format("method {} needs a calibration", job.row->method), job.row->layer,
+                           "Make one with rankscope-cli calibrate and give it with --calibration");
+    if (memory_budget_bytes > 0 && job.memory_bytes > memory_budget_bytes)
+        return Error{ErrorKind::NoSpace,
+                     fmt::format("this layer needs about {} of memory, the budget is {}",
+                                 format_byte_size(job.memory_bytes), format_byte_size(memory_budget_bytes)),
+                     job.row->layer, "Raise --memory, or leave the layer out of the plan"};
+    return {};
+}
+
+Status Execution::prepare(std::uint64_t memory_budget_bytes)
+{
+    if (plan_.checkpoint_hash != model_.checkpoint().header_hash())
+        return bad_input("the plan was made for another checkpoint than this", model_.path().string(),
+                         "Make a plan for this checkpoint with rankscope-cli plan");
+    if (auto legal = plan_.check(model_); !legal)
+        return legal.error();
+    if (calibration_) {
+        if (auto fits = calibration_->check(model_); !fits)
+            return fits.error();
+    }
+    for (const LayerPlan& row : plan_.rows) {
+        if (!row.include)
+            continue;
+        Job job{&row, model_.find_linear(row.layer), find_method(row.method), 0};
+        const bool with_hessian = calibration_ != nullptr;
+        job.memory_bytes = estimated_job_bytes(row, *job.layer, with_hessian);
+        if (auto possible = refuse_impossible(job, memory_budget_bytes); !possible)
+            return possible.error();
+        jobs_.push_back(job);
+    }
+    if (jobs_.empty())
+        return usage_error("the plan includes no layer", {}, "Include at least one");
+    return {};
+}
+
+std::uint64_t Execution::missing_bytes(const std::set<std::string, std::less<>>& finished) const
+{
+    constexpr std::uint64_t k_index_bytes = 64 << 10;
+    std::uint64_t bytes = k_index_bytes;
+    for (const Job& job : jobs_)
+        bytes += finished.contains(job.row->layer) ? 0 : layer_file_bytes(*job.row, *job.layer);
+    return bytes;
+}
+
+void Execution::tell(const std::string& layer, LayerState state, const std::string& message) const
+{
+    if (events_.layer_changed)
+        events_.layer_changed(layer, state, message);
+}
+
+void Execution::layer_failed(const Job& job, const Error& error)
+{
+    {
+        const std::lock_guard lock(mutex_);
+        if (failed_++ == 0)
+            first_error_ = error;
+    }
+    if (error.kind == ErrorKind::NoSpace && error.where != job.row->layer)
+        disk_full_ = true; // every further layer would fail in the same way
+    tell(job.row->layer, LayerState::Failed, error.sentence());
+}
+
+Result<Decomposition> Execution::decompose(const Job& job, const Matrix& weight, const Moments* moments,
+                                           Backend& backend, Monitor& monitor) const
+{
+    LayerProblem problem;
+    problem.weight = backend.upload(weight);
+    problem.moments = moments;
+    problem.name = job.row->layer;
+    problem.seed = plan_.seed;
+    return job.method->decompose(problem, job.row->parameters, backend, monitor);
+}
+
+Result<Decomposition> Execution::decompose_somewhere(const Job& job, const Matrix& weight,
+                                                     const Moments* moments, std::string& backend_id)
+{
+    LayerMonitor monitor(job.row->layer, events_, monitor_);
+    if (!device_lost_) {
+        try {
+            backend_id = backend_.id();
+            return decompose(job, weight, moments, backend_, monitor);
+        } catch (const BackendFailure& failure) {
+            const std::lock_guard lock(mutex_);
+            if (!spare_) {
+                spare_ = make_cpu_backend();
+                monitor_.warn(
+                    fmt::format("The device failed during {}: {} Layers that fail on it are computed again "
+                                "on the CPU; {} finished layers are safe.",
+                                job.row->layer, failure.error().sentence(), done_.load()));
+            }
+            if (failure.error().kind == ErrorKind::NoDevice)
+                device_lost_ = true;
+        }
+    }
+    backend_id = spare_->id();
+    return decompose(job, weight, moments, *spare_, monitor);
+}
+
+Status Execution::save(const Job& job, const Decomposition& decomposition, LayerResult result,
+                       RunIndex& index)
+{
+    // File first, row second: a row without its file must never be seen.
+    if (auto written = write_layer_file(layer_file_path(folder_, job.row->layer), *job.row, decomposition);
+        !written)
+        return written;
+    const std::lock_guard lock(mutex_);
+    return index.insert(result);
+}
+
+Status Execution::compute(const Job& job, RunIndex& index)
+{
+    const auto start = std::chrono::steady_clock::now();
+    auto weight = model_.checkpoint().read(job.layer->weight());
+    if (!weight)
+        return weight.error();
+    Moments moments;
+    if (calibration_) {
+        auto read = calibration_->moments(job.layer->input_group);
+        if (!read)
+            return read.error();
+        moments = std::move(*read);
+    }
+    LayerResult result;
+    auto decomposition = decompose_somewhere(job, *weight, calibration_ ? &moments : nullptr, result.backend);
+    if (!decomposition)
+        return decomposition.error();
+    monitor_.throw_if_cancelled();
+    result.layer = job.row->layer;
+    result.method = job.row->method;
+    result.parameters = job.row->parameters.to_json();
+    result.bits_per_weight = decomposition->bits_per_weight();
+    result.quantization_scale = decomposition->quantization_scale;
+    result.quality = measure(*weight, *decomposition, calibration_ ? &moments : nullptr);
+    result.trace = decomposition->trace;
+    result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const std::string summary = fmt::format("relative activation error {:.4g}, {:.4g} bits per weight",
+                                            result.quality.relative_activation_error, result.bits_per_weight);
+    if (auto saved = save(job, *decomposition, std::move(result), index); !saved)
+        return saved;
+    tell(job.row->layer, LayerState::Done, summary);
+    return {};
+}
+
+void Execution::work(const Job& job, RunIndex& index)
+{
+    tell(job.row->layer, LayerState::Running);
+    Status status;
+    try {
+        status = compute(job, index);
+    } catch (const Cancelled&) {
+        tell(job.row->layer, LayerState::Waiting, "cancelled");
+        return;
+    } catch (const BackendFailure& failure) {
+        status = failure.error();
+    } catch (const std::bad_alloc&) {
+        status = Error{ErrorKind::NoSpace, "memory ran out", job.row->layer, "Lower --memory or --threads"};
+    } catch (const std::exception& problem) {
+        status = internal_error(problem.what(), job.row->layer);
+    }
+    if (status)
+        monitor_.report(++done_, total_, "layer");
+    else if (status.error().where.find(job.row->layer) != std::string::npos)
+        layer_failed(job, status.error());
+    else
+        layer_failed(job, status.error().in(job.row->layer));
+}
+
+Status Execution::run(RunFolder& target, std::uint64_t memory_budget_bytes)
+{
+    std::vector<Job> missing;
+    std::vector<std::uint64_t> costs;
+    total_ = jobs_.size();
+    for (const Job& job : jobs_) {
+        if (target.finished.contains(job.row->layer)) {
+            ++done_;
+            tell(job.row->layer, LayerState::Done, "finished before");
+        } else {
+            missing.push_back(job);
+            costs.push_back(job.memory_bytes);
+            tell(job.row->layer, LayerState::Waiting);
+        }
+    }
+    monitor_.report(done_, total_, "layer");
+    run_within_budget(
+        costs, memory_budget_bytes, [&](std::size_t i) { work(missing[i], target.index); },
+        [&] { return monitor_.cancelled() || disk_full_; });
+    if (failed_ > 0) {
+        Error error = first_error_;
+        error.message =
+            fmt::format("{} of {} layers failed; the first one: {}", failed_, total_, error.message);
+        if (error.remedy.empty())
+            error.remedy = "The finished layers are saved; go on with --resume";
+        return error;
+    }
+    if (done_ < total_)
+        return Error{
+            ErrorKind::Cancelled,
+            fmt::format("stopped on request; {} of {} layers are finished and saved", done_.load(), total_),
+            folder_.string(), "Go on with --resume"};
+    return {};
+}
+
+Result<RunFolder> open_folder(const fs::path& folder, const RunManifest& manifest, const Plan& plan,
+                              const RunOptions& options, const Execution& execution)
+{
+    std::error_code problem;
+    if (options.resume && Run::is_run(folder))
+        return RunFolder::resume(folder, manifest, plan);
+    const bool taken =
+        fs::exists(folder, problem) && !(fs::is_directory(folder, problem) && fs::is_empty(folder, problem));
+    if (taken && !options.replace)
+        return bad_input(
+            Run::is_run(folder) ? "this run exists already" : "this exists already and is no run",
+            folder.string(),
+            Run::is_run(folder) ? "Go on with it with --resume, replace it with --force, or choose another "
+                                  "folder"
+                                : "Choose another folder");
+    if (auto enough = require_free_disk(folder, execution.missing_bytes({})); !enough)
+        return enough.error();
+    return RunFolder::create(folder, manifest, plan, options.replace);
+}
+
+} // namespace
+
+Status Run::execute(std::shared_ptr<const Model> model, const Plan& plan,
+                    std::shared_ptr<const CalibrationStore> calibration, const fs::path& folder,
+                    const RunOptions& options, Backend& backend, Monitor& monitor, const RunEvents& events)
+{
+    Plan complete = plan;
+    if (calibration) {
+        if (complete.calibration_id.empty())
+            complete.calibration_id = calibration->id();
+        if (complete.calibration_id != calibration->id())
+            return bad_input("the plan was made with another calibration than this",
+                             calibration->path().string(),
+                             "Give the calibration that the plan was made with, or make the plan again");
+    }
+    try {
+        Execution execution(*model, complete, calibration.get(), folder, backend, monitor, events);
+        if (auto ready = execution.prepare(options.memory_budget_bytes); !ready)
+            return ready;
+        std::error_code problem;
+        const fs::path checkpoint = fs::absolute(model->path(), problem).lexically_normal();
+        const RunManifest manifest{checkpoint, complete.checkpoint_hash, complete.calibration_id};
+        auto target = open_folder(folder, manifest, complete, options, execution);
+        if (!target)
+            return target.error();
+        if (auto enough = require_free_disk(folder, execution.missing_bytes(target->finished)); !enough)
+            return enough;
+        return execution.run(*target, options.memory_budget_bytes);
+    } catch (const Cancelled&) {
+        return Error{ErrorKind::Cancelled, "stopped on request; finished layers are saved", folder.string(),
+                     "Go on with --resume"};
+    } catch (const std::bad_alloc&) {
+        return Error{ErrorKind::NoSpace, "memory ran out", folder.string(), "Lower --memory or --threads"};
+    }
+}
+
+bool Run::is_run(const fs::path& folder)
+{
+    std::error_code problem;
+    if (!fs::is_regular_file(folder / k_manifest_name, problem))
+        return false;
+    auto manifest = Json::read(folder / k_manifest_name);
+    return manifest && (*manifest)["format"].string() == "rankscope.run";
+}
+
+Result<std::shared_ptr<const Run>> Run::open(const fs::path& folder)
+{
+    std::error_code problem;
+    if (!fs::exists(folder / k_manifest_name, problem))
+        return bad_input("this is no run: there is no run.json", folder.string(),
+                         "Make one with rankscope-cli compress");
+    auto manifest = RunManifest::read(folder);
+    if (!manifest)
+        return manifest.error();
+    auto plan = Plan::read(folder / k_plan_name);
+    if (!plan)
+        return plan.error();
+    auto index = RunIndex::open(folder / k_index_name, false);
+    if (!index)
+        return index.error();
+    auto rows = index->rows();
+    if (!rows)
+        return rows.error();
+    std::shared_ptr<Run> run(new Run);
+    run->folder_ = folder;
+    run->checkpoint_path_ = manifest->checkpoint;
+    run->plan_ = std::move(*plan);
+    std::map<std::string_view, LayerResult*> by_name;
+    for (LayerResult& row : *rows)
+        by_name.emplace(row.layer, &row);
+    for (const LayerPlan& row : run->plan_.rows) {
+        if (const auto found = by_name.find(row.layer); found != by_name.end())
+            run->results_.push_back(*found->second);
+    }
+    return std::shared_ptr<const Run>(std::move(run));
+}
+
+std::vector<LayerResult> Run::results() const { return results_; }
+
+bool Run::complete() const
+{
+    const auto included =
+        std::count_if(plan_.rows.begin(), plan_.rows.end(), [](const LayerPlan& row) { return row.include; });
+    return static_cast<std::size_t>(included) == results_.size();
+}
+
+Result<Decomposition> Run::decomposition(std::string_view layer) const
+{
+    const auto found = std::find_if(results_.begin(), results_.end(),
+                                    [&](const LayerResult& row) { return row.layer == layer; });
+    if (found == results_.end())
+        return bad_input("the run holds no finished layer of this name",
+                         folder_.string() + ": " + std::string(layer));
+    auto decomposition = read_layer_file(layer_file_path(folder_, layer));
+    if (!decomposition)
+        return decomposition.error();
+    decomposition->trace = found->trace;
+    return decomposition;
+}
+
+Result<std::shared_ptr<const Model>> Run::model() const
+{
+    auto opened = Model::open(checkpoint_path_);
+    if (!opened)
+        return opened.error().in("the checkpoint of the run " + folder_.string());
+    if ((*opened)->checkpoint().header_hash() != plan_.checkpoint_hash)
+        return bad_input("this is not the checkpoint that the run was made from", checkpoint_path_.string(),
+                         "Put the original one back, or compress again");
+    return opened;
+}
+
+} // namespace rankscope

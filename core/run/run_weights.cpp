@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "core/run/run.h"
+
+#include <set>
+
+namespace rankscope {
+namespace {
+
+class RunWeights : public WeightSource {
+public:
+    RunWeights(std::shared_ptr<const Model> model, std::shared_ptr<const Run> run)
+        : model_(std::move(model)), run_(std::move(run)), checkpoint_(checkpoint_weights(model_))
+    {
+        for (const LayerResult& result : run_->results())
+            replaced_.insert(result.layer);
+    }
+
+    Result<LinearWeight> linear(const LinearLayer& layer, Backend& backend) const override
+    {
+        if (!replaced_.contains(layer.name))
+            return checkpoint_->linear(layer, backend);
+        auto decomposition = run_->decomposition(layer.name);
+        if (!decomposition)
+            return decomposition.error();
+        LinearWeight result;
+        Matrix quantized = decomposition->quantized.dequantize();
+        if (quantized.size() == 0)
+            quantized = Matrix::Zero(layer.out, layer.in);
+        const LowRank& factors = decomposition->low_rank;
+        if (quantized.rows() != layer.out || quantized.cols() != layer.in
+            || (factors.rank() > 0 && (factors.left.rows() != layer.out || factors.right.cols() != layer.in)))
+            return bad_input("the run's layer does not have the shape of the model's", layer.name,
+                             "Compress this checkpoint again");
+        result.weight = backend.upload(quantized);
+        if (factors.rank() > 0) {
+            result.left = backend.upload(factors.left);
+            result.right = backend.upload(factors.right);
+        }
+        if (model_->checkpoint().find(layer.bias())) {
+            auto bias = model_->checkpoint().read(layer.bias());
+            if (!bias)
+                return bias.error();
+            result.bias = backend.upload(*bias);
+        }
+        return result;
+    }
+
+private:
+    std::shared_ptr<const Model> model_;
+    std::shared_ptr<const Run> run_;
+    std::unique_ptr<WeightSource> checkpoint_;
+    std::set<std::string, std::less<>> replaced_;
+};
+
+} // namespace
+
+std::unique_ptr<WeightSource> run_weights(std::shared_ptr<const Model> model, std::shared_ptr<const Run> run)
+{
+    return std::make_unique<RunWeights>(std::move(model), std::move(run));
+}
+
+} // namespace rankscope

@@ -138,14 +138,18 @@ void decode_q4_or_q5_k(const Byte* block, float* y, bool five)
     const float minimum_scale = half_at(block + 2);
     const Byte* high = block + 16;
     const Byte* low = block + (five ? 48 : 16);
-    for (int i = 0; i < 256; ++i) {
-        const int group = i / 32;
+    for (int group = 0; group < 8; ++group) {
         int scale = 0;
         int minimum = 0;
         scale_and_minimum(block + 4, group, scale, minimum);
-        const int q4 = low[group / 2 * 32 + i % 32] >> (4 * (group % 2)) & 0xF;
-        const int q = five ? q4 | (high[i % 32] >> group & 1) << 4 : q4;
-        y[i] = d * as_float(scale) * as_float(q) - minimum_scale * as_float(minimum);
+        const float step = d * as_float(scale);
+        const float offset = minimum_scale * as_float(minimum);
+        const Byte* codes = low + group / 2 * 32;
+        for (int j = 0; j < 32; ++j) {
+            const int q4 = codes[j] >> (4 * (group % 2)) & 0xF;
+            const int q = five ? q4 | (high[j] >> group & 1) << 4 : q4;
+            y[32 * group + j] = step * as_float(q) - offset;
+        }
     }
 }
 

@@ -85,4 +85,7 @@ Result<const Method*> require_method(std::string_view id);
 /// size and finite when needed.
 Status check_problem(const LayerProblem& problem, const MethodInfo& info, const Parameters& parameters, Backend& backend);
 
+/// The part of check_problem about moments, for methods that need them with some parameters only.
+Status check_moments(const LayerProblem& problem);
+
 } // namespace rankscope

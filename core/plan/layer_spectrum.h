@@ -33,6 +33,18 @@ struct LayerSpectrum {
 LayerSpectrum layer_spectrum(const Matrix& weight, const Moments* moments, const UniformGrid& grid, Backend& backend,
                              Monitor& monitor);
 
+/// What the shape of a spectrum says in a few figures (methods-learned §6.2). All zero for a zero matrix.
+struct SpectrumSummary {
+    double stable_rank = 0.0;    ///< ‖A‖²_F / σ₁²
+    double effective_rank = 0.0; ///< exp(−Σ p·ln p), p = σ/Σσ
+    double participation = 0.0;  ///< (Σσ²)² / Σσ⁴
+    Index rank_90 = 0;           ///< least rank that keeps 90 % of the energy
+    Index rank_99 = 0;
+};
+SpectrumSummary summarize_spectrum(const VectorD& values);
+/// max|a|·√(rows·cols) / ‖A‖_F: 1 when all entries are alike, large with outlier entries.
+double incoherence(const Eigen::Ref<const MatrixD>& a);
+
 /// Per-channel figures of the Channels view, from weight and moments alone.
 struct ChannelProfile {
     VectorD weight_max_abs; ///< per input column of W

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "core/methods/common_parameters.h"
+
+namespace rankscope {
+
+ParameterInfo flag_parameter(std::string name, std::string title, bool fallback, std::string help)
+{
+    ParameterInfo info;
+    info.name = std::move(name);
+    info.title = std::move(title);
+    info.type = ParameterType::Flag;
+    info.fallback = fallback;
+    info.help = std::move(help);
+    return info;
+}
+
+ParameterInfo choice_parameter(std::string name, std::string title, std::vector<std::string> choices,
+                               std::string help)
+{
+    ParameterInfo info;
+    info.name = std::move(name);
+    info.title = std::move(title);
+    info.type = ParameterType::Choice;
+    info.fallback = choices.front();
+    info.choices = std::move(choices);
+    info.help = std::move(help);
+    return info;
+}
+
+std::vector<ParameterInfo> operator+(std::vector<ParameterInfo> left, const std::vector<ParameterInfo>& right)
+{
+    left.insert(left.end(), right.begin(), right.end());
+    return left;
+}
+
+std::vector<ParameterInfo> grid_parameters(int default_bits)
+{
+    return {
+        {"bits",
+         "Bits",
+         ParameterType::Integer,
+         std::int64_t{default_bits},
+         2,
+         8,
+         {},
+         "bits",
+         "Bits of each weight in Q."},
+        {"group",
+         "Group",
+         ParameterType::Integer,
+         std::int64_t{128},
+         -1,
+         1 << 20,
+         {},
+         "inputs",
+         "Consecutive inputs that share a scale; 0: one scale per output, -1: one for the whole matrix."},
+        flag_parameter("symmetric", "Symmetric", false,
+                       "Leaves out the zero point: fewer bits, coarser steps."),
+        choice_parameter("sym_rule", "Symmetric scale", {"full", "restricted"},
+                         "Which step a symmetric grid takes: over 2^b - 1 steps (full) or 2^(b-1) - 1 from "
+                         "zero (restricted)."),
+        choice_parameter(
+            "clip_search", "Clip search", {"auto", "none", "shrink", "grid"},
+            "Narrows each group's range to lower the rounding error; auto does so (shrink) at 2 bits only."),
+    };
+}
+
+UniformGrid grid_of(const Parameters& parameters)
+{
+    UniformGrid grid;
+    grid.bits = static_cast<int>(parameters.integer("bits"));
+    grid.group = parameters.integer("group");
+    grid.symmetric = parameters.flag("symmetric");
+    grid.rule = parameters.text("sym_rule") == "restricted" ? SymmetricRule::Restricted : SymmetricRule::Full;
+    const std::string& clip = parameters.text("clip_search");
+    if (clip == "shrink" || (clip == "auto" && grid.bits <= 2))
+        grid.clip = ClipSearch::Shrink;
+    else if (clip == "grid")
+        grid.clip = ClipSearch::Grid;
+    return grid;
+}
+
+ParameterInfo rank_parameter()
+{
+    return {"rank",
+            "Rank",
+            ParameterType::Integer,
+            std::int64_t{64},
+            0,
+            1 << 20,
+            {},
+            "",
+            "Columns of L and rows of R; 0 leaves the low-rank part out."};
+}
+
+ParameterInfo damp_parameter()
+{
+    return {"damp",
+            "Damping",
+            ParameterType::Real,
+            0.01,
+            0.0,
+            1.0,
+            {},
+            "",
+            "Share of the mean second moment that is added to every channel's, so that the moments can be "
+            "factorised."};
+}
+
+ParameterInfo act_order_parameter()
+{
+    return flag_parameter(
+        "act_order", "Activation order", true,
+        "Rounds the channels with the largest activations first, while later ones can still make up for it.");
+}
+
+ParameterInfo tune_passes_parameter()
+{
+    return {"tune_passes",
+            "Tuning passes",
+            ParameterType::Integer,
+            std::int64_t{2},
+            0,
+            100,
+            {},
+            "",
+            "Passes of coordinate descent over the finished codes; each can only lower the error."};
+}
+
+ParameterInfo iterations_parameter()
+{
+    return {"iterations",
+            "Iterations",
+            ParameterType::Integer,
+            std::int64_t{15},
+            1,
+            1000,
+            {},
+            "",
+            "Rounds of the alternation between Q and L·R at most; the best one is returned."};
+}
+
+ParameterInfo early_stop_parameter()
+{
+    return flag_parameter("early_stop", "Early stop", true,
+                          "Ends when three iterations in a row have not lowered the best error by 0.1 %.");
+}
+
+} // namespace rankscope

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include "core/compute/uniform_grid.h"
+#include "core/methods/method_info.h"
+
+#include <initializer_list>
+
+namespace rankscope {
+
+// Parameters that several methods share, declared once so that they read the same everywhere (methods-joint
+// §8.1).
+
+/// bits, group, symmetric, sym_rule, clip_search: the grid of Q.
+std::vector<ParameterInfo> grid_parameters(int default_bits);
+/// The grid that these five describe. clip_search `auto` narrows ranges at 2 bits and below only.
+UniformGrid grid_of(const Parameters& parameters);
+
+ParameterInfo rank_parameter();
+ParameterInfo damp_parameter();
+ParameterInfo act_order_parameter();
+ParameterInfo tune_passes_parameter();
+ParameterInfo iterations_parameter();
+ParameterInfo early_stop_parameter();
+
+ParameterInfo flag_parameter(std::string name, std::string title, bool fallback, std::string help);
+ParameterInfo choice_parameter(std::string name, std::string title, std::vector<std::string> choices,
+                               std::string help);
+
+std::vector<ParameterInfo> operator+(std::vector<ParameterInfo> left,
+                                     const std::vector<ParameterInfo>& right);
+
+} // namespace rankscope

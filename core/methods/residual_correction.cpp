@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "core/methods/residual_correction.h"
+
+#include "core/linalg/weighted_low_rank.h"
+#include "core/methods/common_parameters.h"
+#include "core/methods/layer_rounding.h"
+
+namespace rankscope {
+namespace {
+
+Result<RoundedLayer> rounded_by_choice(const LayerProblem& problem, const Parameters& parameters,
+                                       Backend& backend, Monitor& monitor)
+{
+    const UniformGrid grid = grid_of(parameters);
+    if (parameters.text("rounding") == "nearest")
+        return round_to_nearest(problem.weight, grid, backend, monitor);
+    if (auto checked = check_moments(problem); !checked)
+        return checked.error();
+    const FeedbackOptions options{parameters.real("damp"), parameters.flag("act_order"),
+                                  static_cast<int>(parameters.integer("tune_passes"))};
+    return round_against_moments(problem, grid, options, backend, monitor);
+}
+
+LowRankBuffers best_correction(const Buffer& error, const CorrectionMetric& metric, Index rank,
+                               Backend& backend)
+{
+    if (metric.scale.size() == 0)
+        return weighted_low_rank(error, metric.hessian ? backend.upload(*metric.hessian) : Buffer{}, rank,
+                                 backend);
+    // The left space of E·S is all that is taken from the scaled error, so that S need not be inverted.
+    Buffer scaled = backend.copy(error);
+    backend.scale_columns(scaled, metric.scale);
+    LowRankBuffers result = weighted_low_rank(scaled, {}, rank, backend);
+    result.right = backend.multiply(result.left, Transpose::Yes, error, Transpose::No);
+    return result;
+}
+
+} // namespace
+
+std::vector<ParameterInfo> correction_parameters()
+{
+    return grid_parameters(4)
+           + std::vector{rank_parameter(),
+                         choice_parameter(
+                             "rounding", "Rounding", {"nearest", "gptq"},
+                             "How Q is rounded: each weight to its nearest step, or by GPTQ with feedback."),
+                         damp_parameter(), act_order_parameter(), tune_passes_parameter()};
+}
+
+Result<Decomposition> correct_rounding(const LayerProblem& problem, const Parameters& parameters,
+                                       const CorrectionMetric& metric, Backend& backend, Monitor& monitor)
+{
+    monitor.report(0, 2, "Q");
+    auto layer = rounded_by_choice(problem, parameters, backend, monitor);
+    if (!layer)
+        return layer.error();
+    Decomposition result = decomposition_of(problem, *layer, backend);
+    monitor.report(1, 2, "LR");
+    monitor.throw_if_cancelled();
+    const Index rank = parameters.integer("rank");
+    if (rank > 0) {
+        const Buffer error = backend.difference(problem.weight, layer->rounded.values);
+        const LowRankBuffers factors = best_correction(error, metric, rank, backend);
+        result.low_rank.left = backend.download(factors.left);
+        result.low_rank.right = backend.download(factors.right);
+        balance(result.low_rank.left, result.low_rank.right);
+    }
+    monitor.report(2, 2, "LR");
+    return finite_or_error(std::move(result), problem);
+}
+
+} // namespace rankscope

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include "core/methods/method.h"
+
+namespace rankscope {
+
+/// Which norm of the error a correction makes least: ‖(W − Q − L·R)·S‖_F (methods-learned §4.1).
+struct CorrectionMetric {
+    VectorD scale;                    ///< S = diag(scale); empty: see hessian
+    const MatrixD* hessian = nullptr; ///< S·Sᵀ = H; null and no scale: S = I
+};
+
+/// Parameters of all methods that round first and correct afterwards: the grid, `rounding`, `rank` and what
+/// the rounding takes.
+std::vector<ParameterInfo> correction_parameters();
+
+/// Q by `rounding` (nearest or gptq), then the rank-r L·R that is best for W − Q in the given metric. One
+/// theorem serves them all: with U_r the leading left singular vectors of (W − Q)·S, L = U_r and R = U_rᵀ·(W
+/// − Q), balanced.
+Result<Decomposition> correct_rounding(const LayerProblem& problem, const Parameters& parameters,
+                                       const CorrectionMetric& metric, Backend& backend, Monitor& monitor);
+
+} // namespace rankscope

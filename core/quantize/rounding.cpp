@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "core/quantize/rounding.h"
+
+#include "core/base/thread_pool.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace rankscope {
+namespace {
+
+/// Work of one uninterruptible call of round_with_feedback, in multiply-adds: some tens of milliseconds on
+/// two cores.
+constexpr Index k_block_work = Index{1} << 30;
+/// The same for a clip search, in roundings (each takes a power): elements times candidates.
+constexpr Index k_search_work = Index{1} << 23;
+constexpr Index k_tune_rows =
+    16; ///< rows per tile of the coordinate descent, fixed so that threads change no byte
+
+bool is_identity(const std::vector<Index>& order)
+{
+    for (std::size_t i = 0; i < order.size(); ++i)
+        if (order[i] != static_cast<Index>(i))
+            return false;
+    return true;
+}
+
+std::vector<Index> falling_diagonal(const MatrixD& hessian)
+{
+    std::vector<Index> order(static_cast<std::size_t>(hessian.rows()));
+    std::iota(order.begin(), order.end(), Index{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](Index a, Index b) { return hessian(a, a) > hessian(b, b); });
+    return order;
+}
+
+/// The Hessian in sweep order, then reversed in rows and columns: its lower Cholesky factor reversed again is
+/// upper.
+MatrixD flipped(const MatrixD& hessian, const std::vector<Index>& order)
+{
+    const Index n = hessian.rows();
+    MatrixD result(n, n);
+    parallel_for(0, n, [&](Index row) {
+        const Index from = order[static_cast<std::size_t>(n - 1 - row)];
+        for (Index col = 0; col < n; ++col)
+            result(row, col) = hessian(from, order[static_cast<std::size_t>(n - 1 - col)]);
+    });
+    return result;
+}
+
+Result<MatrixD> cholesky_with_retries(MatrixD hessian, Backend& backend, Monitor& monitor)
+{
+    double mean_diagonal = hessian.diagonal().mean();
+    if (!(mean_diagonal > 0.0))
+        mean_diagonal = 1.0;
+    double added = 0.0;
+    for (const double damping : {0.0, 0.01, 0.1, 1.0}) {
+        monitor.throw_if_cancelled();
+        hessian.diagonal().array() += (damping - added) * mean_diagonal;
+        added = damping;
+        if (damping > 0.0)
+            monitor.warn(fmt::format(
+                "The input moments are not positive definite; damping raised by {} of their mean diagonal.",
+                damping));
+        auto factor = backend.cholesky(backend.upload(hessian));
+        if (factor)
+            return backend.download_double(*factor);
+    }
+    return bad_input("the input moments cannot be factorised even when damped by their whole mean diagonal",
+                     "moments", "Calibrate again with more text.");
+}
+
+/// Range of codes: −z … 2^b − 1 − z, or that of two's complement.
+struct CodeRange {
+    double low;
+    double high;
+};
+
+CodeRange code_range(const UniformGrid& grid, float zero)
+{
+    const double levels = std::ldexp(1.0, grid.bits);
+    const double low = grid.symmetric ? -levels / 2.0 : -static_cast<double>(zero);
+    return {low, low + levels - 1.0};
+}
+
+/// The matrices that coordinate descent works on, in host memory.
+struct TuneTask {
+    Matrix weight;
+    Matrix codes;
+    Matrix scales;
+    Matrix zeros;
+    UniformGrid grid;
+};
+
+/// One row's sweep. `slope` holds (w − q)·H of the row and is kept up to date.
+void tune_row(TuneTask& task, Index row, const MatrixD& hessian, Eigen::Ref<Eigen::RowVectorXd> slope)
+{
+    const Index n = hessian.rows();
+    const Index width = task.grid.group_width(n);
+    for (Index k = 0; k < n; ++k) {
+        const double diagonal = hessian(k, k);
+        const float scale = task.scales(row, k / width);
+        if (!(diagonal > 0.0) || !(scale > 0.0F))
+            continue;
+        const double code = static_cast<double>(task.codes(row, k));
+        const CodeRange range = code_range(task.grid, task.zeros(row, k / width));
+        const double target = code + slope(k) / (diagonal * static_cast<double>(scale));
+        const double next = std::clamp(std::nearbyint(target), range.low, range.high);
+        // At an exact tie both codes cost the same: the old one stays, or two passes could alternate.
+        if (std::abs(next - target) >= std::abs(code - target))
+            continue;
+        slope -= (next - code) * static_cast<double>(scale) * hessian.row(k);
+        task.codes(row, k) = static_cast<float>(next);
+    }
+}
+
+} // namespace
+
+Index prepare_hessian(MatrixD& hessian, Matrix& weight, double rho)
+{
+    const Index n = hessian.rows();
+    hessian = (0.5 * (hessian + hessian.transpose())).eval();
+    Index dead = 0;
+    for (Index j = 0; j < n; ++j) {
+        if (hessian(j, j) != 0.0)
+            continue;
+        hessian(j, j) = 1.0;
+        weight.col(j).setZero();
+        ++dead;
+    }
+    if (n > 0)
+        hessian.diagonal().array() += rho * hessian.diagonal().mean();
+    return dead;
+}
+
+GridBuffers fit_grid(const Buffer& w, const UniformGrid& grid, Backend& backend, Monitor& monitor)
+{
+    monitor.throw_if_cancelled();
+    const Index candidates = grid.clip == ClipSearch::Grid && !grid.symmetric
+                                 ? grid.clip_steps * (Index{1} << grid.bits)
+                                 : grid.clip_steps;
+    const Index block = std::max<Index>(1, k_search_work / std::max<Index>(1, w.cols() * candidates));
+    if (grid.clip == ClipSearch::None || grid.group < 0 || block >= w.rows())
+        return backend.fit_grid(w, grid);
+    const Index groups = grid.groups(w.cols());
+    Matrix scales(w.rows(), groups);
+    Matrix zeros(w.rows(), groups);
+    for (Index first = 0; first < w.rows(); first += block) {
+        monitor.throw_if_cancelled();
+        const Index count = std::min(block, w.rows() - first);
+        const GridBuffers part = backend.fit_grid(backend.rows_of(w, first, count), grid);
+        scales.middleRows(first, count) = backend.download(part.scales);
+        zeros.middleRows(first, count) = backend.download(part.zeros);
+    }
+    return {grid, backend.upload(scales), backend.upload(zeros)};
+}
+
+Result<FeedbackFactor> FeedbackFactor::make(const MatrixD& hessian, bool act_order, Backend& backend,
+                                            Monitor& monitor)
+{
+    if (hessian.rows() != hessian.cols())
+        return internal_error("the matrix of input moments is not square");
+    if (!hessian.allFinite())
+        return bad_input("the input moments hold a value that is not finite", "moments", "Calibrate again.");
+    FeedbackFactor result;
+    const Index n = hessian.rows();
+    if (act_order) {
+        result.order_ = falling_diagonal(hessian);
+    } else {
+        result.order_.resize(static_cast<std::size_t>(n));
+        std::iota(result.order_.begin(), result.order_.end(), Index{0});
+    }
+    if (!is_identity(result.order_)) {
+        result.inverse_.resize(result.order_.size());
+        for (std::size_t i = 0; i < result.order_.size(); ++i)
+            result.inverse_[static_cast<std::size_t>(result.order_[i])] = static_cast<Index>(i);
+    }
+    auto lower = cholesky_with_retries(flipped(hessian, result.order_), backend, monitor);
+    if (!lower)
+        return lower.error();
+    // Column k of the flipped factor divided by its diagonal is U; the diagonal squared is D.
+    Matrix upper = Matrix::Zero(n, n);
+    result.diagonal_.resize(n);
+    for (Index k = 0; k < n; ++k)
+        result.diagonal_(k) = (*lower)(n - 1 - k, n - 1 - k) * (*lower)(n - 1 - k, n - 1 - k);
+    parallel_for(0, n, [&](Index row) {
+        for (Index col = row; col < n; ++col) {
+            const Index k = n - 1 - col;
+            upper(row, col) = static_cast<float>((*lower)(n - 1 - row, k) / (*lower)(k, k));
+        }
+    });
+    result.factor_ = backend.upload(upper);
+    return result;
+}
+
+RoundedBuffers FeedbackFactor::round(const Buffer& w, const GridBuffers& grid, Backend& backend,
+                                     Monitor& monitor) const
+{
+    monitor.throw_if_cancelled();
+    const Buffer ordered = inverse_.empty() ? w : backend.gather_columns(w, order_);
+    const Index n = w.cols();
+    const Index block = std::max<Index>(64, k_block_work / std::max<Index>(1, n * n));
+    RoundedBuffers rounded;
+    if (block >= w.rows()) {
+        rounded = backend.round_with_feedback(ordered, factor_, grid, order_);
+    } else {
+        Matrix values(w.rows(), n);
+        Matrix codes(w.rows(), n);
+        for (Index first = 0; first < w.rows(); first += block) {
+            monitor.throw_if_cancelled();
+            const Index count = std::min(block, w.rows() - first);
+            const GridBuffers part_grid{grid.grid, backend.rows_of(grid.scales, first, count),
+                                        backend.rows_of(grid.zeros, first, count)};
+            const RoundedBuffers part = backend.round_with_feedback(backend.rows_of(ordered, first, count),
+                                                                    factor_, part_grid, order_);
+            values.middleRows(first, count) = backend.download(part.values);
+            codes.middleRows(first, count) = backend.download(part.codes);
+        }
+        rounded = {backend.upload(values), backend.upload(codes)};
+    }
+    if (inverse_.empty())
+        return rounded;
+    return {backend.gather_columns(rounded.values, inverse_),
+            backend.gather_columns(rounded.codes, inverse_)};
+}
+
+RoundedBuffers tune_rounding(const Buffer& w, const RoundedBuffers& start, const MatrixD& hessian,
+                             const GridBuffers& grid, int passes, Backend& backend, Monitor& monitor)
+{
+    if (passes <= 0 || w.empty())
+        return start;
+    TuneTask task{backend.download(w), backend.download(start.codes), backend.download(grid.scales),
+                  backend.download(grid.zeros), grid.grid};
+    const Index m = w.rows();
+    const Index n = w.cols();
+    const Index width = task.grid.group_width(n);
+    Matrix values(m, n);
+    parallel_for(0, (m + k_tune_rows - 1) / k_tune_rows, [&](Index tile) {
+        const Index first = tile * k_tune_rows;
+        const Index count = std::min(k_tune_rows, m - first);
+        MatrixD error(count, n);
+        for (Index row = 0; row < count; ++row)
+            for (Index col = 0; col < n; ++col)
+                error(row, col) = static_cast<double>(task.weight(first + row, col))
+                                  - static_cast<double>(task.scales(first + row, col / width))
+                                        * static_cast<double>(task.codes(first + row, col));
+        monitor.throw_if_cancelled();
+        MatrixD slope = error * hessian;
+        for (int pass = 0; pass < passes; ++pass) {
+            for (Index row = 0; row < count; ++row) {
+                monitor.throw_if_cancelled();
+                tune_row(task, first + row, hessian, slope.row(row));
+            }
+        }
+        for (Index row = first; row < first + count; ++row)
+            for (Index col = 0; col < n; ++col)
+                values(row, col) = task.scales(row, col / width) * task.codes(row, col);
+    });
+    return {backend.upload(values), backend.upload(task.codes)};
+}
+
+} // namespace rankscope

@@ -13,6 +13,10 @@ class QApplication;
 namespace rankscope {
 
 /// The one source of colours, icons and style of the workbench. Lives on the GUI thread.
+///
+/// Its style sheet knows these dynamic properties: `card` (true) on a frame; `banner` ("info", "warning",
+/// "error", "success") on a frame; `muted` (true), `heading` (true) and `tone` ("error", "success") on a
+/// label. After changing one on a visible widget, polish it again.
 class Theme : public QObject {
     Q_OBJECT
 public:
@@ -68,7 +72,7 @@ protected:
     bool eventFilter(QObject* watched, QEvent* event) override;
 
 private:
-    Theme() = default;
+    Theme();
     void setScheme(QApplication& application, bool dark);
     bool systemIsDark(QApplication& application);
 

@@ -79,6 +79,8 @@ protected:
     QColor ink(Theme::Token token) const { return Theme::color(token, paint_dark_); }
     bool paintsDark() const { return paint_dark_; }
 
+    enum class AxisKind { Linear, Whole, Log };
+    void setAxis(Qt::Orientation orientation, AxisKind kind, const QString& label);
     void setTitle(const QString& title);
     void setReadout(const QString& text);
     /// The whole data range; fit() goes there, zoom and pan never leave it.
@@ -87,6 +89,7 @@ protected:
     bool hasData() const { return has_data_; }
     void updateDescription(); ///< call when summary() changed
     void replotLater();
+    void replotCursor(); ///< only the cursor layer, at once; nothing where a whole replot is under way anyway
 
     virtual void restyle() {} ///< colours of graphs and items by ink(); axes, grid, legend are done already
     virtual void layoutChanged() {
@@ -140,10 +143,12 @@ private:
     double limits_[4] = {0.0, 1.0, 0.0, 1.0};
     QPointF press_;
     bool pressed_ = false;
+    bool drag_taken_ = false;
     bool busy_ = false;
     bool has_data_ = false;
     bool paint_dark_ = false;
     bool clamping_ = false;
+    bool replot_pending_ = true;
 };
 
 } // namespace rankscope

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+// Made-up layers for the plots' tests: shapes of real ones, values by formula, so that every run draws the
+// same.
+#include "app/workbench/plots/error_plot.h"
+#include "core/plan/layer_spectrum.h"
+
+#include <cmath>
+#include <memory>
+
+namespace rankscope::test {
+
+/// Channels of a calm layer with three hot ones at 1/7, 1/2 and 6/7.
+inline std::shared_ptr<ChannelProfile> channel_profile_of(Index channels)
+{
+    auto profile = std::make_shared<ChannelProfile>();
+    profile->weight_max_abs = VectorD(channels);
+    profile->weight_rms = VectorD(channels);
+    profile->hessian_diagonal = VectorD(channels);
+    profile->activation_max_abs = VectorD(channels);
+    profile->weighted_energy = VectorD(channels);
+    for (Index j = 0; j < channels; ++j) {
+        const auto x = static_cast<double>(j);
+        const bool hot = channels >= 7 && (j == channels / 7 || j == channels / 2 || j == 6 * channels / 7);
+        const double wave = 1.0 + 0.5 * std::sin(0.37 * x) + 0.35 * std::sin(11.3 * x);
+        profile->weight_rms[j] = 0.02 * wave;
+        profile->weight_max_abs[j] = 0.08 * wave;
+        profile->hessian_diagonal[j] = (hot ? 900.0 : 1.0) * (1.0 + 0.6 * std::cos(1.7 * x));
+        profile->activation_max_abs[j] = 4.0 * std::sqrt(profile->hessian_diagonal[j]);
+        profile->weighted_energy[j] = profile->hessian_diagonal[j] * 4.096 * wave * wave;
+    }
+    return profile;
+}
+
+inline std::shared_ptr<LayerSpectrum> layer_spectrum_of(Index size, bool weighted)
+{
+    auto spectrum = std::make_shared<LayerSpectrum>();
+    spectrum->weight = VectorD(size);
+    spectrum->residual = VectorD(size);
+    if (weighted) {
+        spectrum->weighted = VectorD(size);
+        spectrum->weighted_residual = VectorD(size);
+    }
+    for (Index i = 0; i < size; ++i) {
+        const double share = static_cast<double>(i) / static_cast<double>(size);
+        spectrum->weight[i] = 12.0 / std::sqrt(1.0 + 0.05 * static_cast<double>(i)) * (1.02 - share);
+        spectrum->residual[i] = 1.6 * (1.02 - 0.9 * share);
+        if (weighted) {
+            spectrum->weighted[i] =
+                90.0 * std::exp(-0.18 * static_cast<double>(i)) + 6.0 * std::exp(-5.0 * share);
+            spectrum->weighted_residual[i] =
+                14.0 * std::exp(-0.25 * static_cast<double>(i)) + 1.1 * std::exp(-4.0 * share);
+        }
+    }
+    spectrum->weight_norm = spectrum->weight.norm();
+    spectrum->weighted_norm = spectrum->weighted.norm();
+    return spectrum;
+}
+
+inline QVector<ErrorTrace> error_traces(int count)
+{
+    const QStringList methods = {
+        QStringLiteral("odlri"), QStringLiteral("caldera"), QStringLiteral("svd_residual"),
+        QStringLiteral("loftq"), QStringLiteral("lrc"),     QStringLiteral("qera"),
+        QStringLiteral("lqer"),  QStringLiteral("gptq"),    QStringLiteral("rtn")};
+    QVector<ErrorTrace> traces;
+    for (int t = 0; t < count; ++t) {
+        ErrorTrace trace{QStringLiteral("model.layers.0.mlp.down_proj"), methods[t % methods.size()], {}, {}};
+        for (int i = 0; i <= 20; ++i) {
+            trace.steps.append(i);
+            trace.errors.append(0.02 * (1.0 + 0.35 * t) * (1.0 + (1.5 + t) * std::exp(-0.25 * i)));
+        }
+        traces.append(trace);
+    }
+    return traces;
+}
+
+} // namespace rankscope::test

@@ -214,6 +214,21 @@ Status AtomicFolder::commit()
     return {};
 }
 
+Status require_replaceable(const fs::path& folder, std::string_view marker)
+{
+    std::error_code problem;
+    if (!fs::exists(folder, problem))
+        return {};
+    if (!fs::is_directory(folder, problem))
+        return bad_input("this is a file, and a folder is to be written", folder.string(),
+                         "Choose another name");
+    if (fs::is_empty(folder, problem) || fs::exists(folder / marker, problem))
+        return {};
+    return bad_input("this folder holds something else (there is no " + std::string(marker)
+                         + " in it), so it is not replaced",
+                     folder.string(), "Choose another folder");
+}
+
 Status require_free_disk(const fs::path& folder, std::uint64_t bytes)
 {
     std::error_code problem;

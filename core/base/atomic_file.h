@@ -54,6 +54,10 @@ private:
     std::filesystem::path part_;
 };
 
+/// --force replaces what this program wrote, never somebody's folder: BadInput when `folder` is a file, or a
+/// folder that holds something but no file `marker`.
+Status require_replaceable(const std::filesystem::path& folder, std::string_view marker);
+
 /// Fails with NoSpace, naming both figures, when the drive of `folder` has less than `bytes` free.
 Status require_free_disk(const std::filesystem::path& folder, std::uint64_t bytes);
 

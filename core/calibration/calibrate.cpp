@@ -6,6 +6,7 @@
 #include "core/calibration/streaming_pass.h"
 #include "core/calibration/token_windows.h"
 #include "core/checkpoint/checkpoint_writer.h"
+#include "core/compute/job_border.h"
 
 #include <algorithm>
 #include <cstring>
@@ -204,10 +205,8 @@ Result<TokenWindows> calibration_windows(const TokenizedText& text, const Model&
     return windows;
 }
 
-} // namespace
-
-Status calibrate(std::shared_ptr<const Model> model, const fs::path& text, const fs::path& out,
-                 const CalibrationOptions& options, Backend& backend, Monitor& monitor)
+Status calibrate_files(const std::shared_ptr<const Model>& model, const fs::path& text, const fs::path& out,
+                       const CalibrationOptions& options, Backend& backend, Monitor& monitor)
 {
     monitor.report(0, 0, "reading the text");
     auto tokens = tokenize_file(*model, text);
@@ -220,6 +219,8 @@ Status calibrate(std::shared_ptr<const Model> model, const fs::path& text, const
     const auto blocks = groups_by_block(*model);
     if (auto enough = require_free_disk(out.parent_path(), stored_bytes(blocks)); !enough)
         return enough;
+    if (auto ours = options.replace ? require_replaceable(out, k_index_file) : Status{}; !ours)
+        return ours;
     auto folder = AtomicFolder::create(out, options.replace);
     if (!folder)
         return folder.error();
@@ -256,6 +257,15 @@ Status calibrate(std::shared_ptr<const Model> model, const fs::path& text, const
         !written)
         return written;
     return folder->commit();
+}
+
+} // namespace
+
+Status calibrate(std::shared_ptr<const Model> model, const fs::path& text, const fs::path& out,
+                 const CalibrationOptions& options, Backend& backend, Monitor& monitor)
+{
+    return at_job_border("nothing was written",
+                         [&] { return calibrate_files(model, text, out, options, backend, monitor); });
 }
 
 } // namespace rankscope

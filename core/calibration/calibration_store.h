@@ -62,8 +62,8 @@ private:
 /// Cuts a text file into sequences and streams them through the model, one block's weights in memory at a
 /// time, collecting moments and statistics of every linear's input; writes the folder `out` atomically.
 /// Errors: BadInput (text shorter than one sequence, invalid UTF-8 with its byte offset, non-finite
-/// activations with block, group and token; `out` exists), Usage (length), Io, NoSpace (budget or drive).
-/// Throws Cancelled, BackendFailure.
+/// activations with block, group and token; `out` exists), Usage (length, samples), Io, NoSpace (budget or
+/// drive), NoDevice, Cancelled.
 Status calibrate(std::shared_ptr<const Model> model, const std::filesystem::path& text,
                  const std::filesystem::path& out, const CalibrationOptions& options, Backend& backend,
                  Monitor& monitor);

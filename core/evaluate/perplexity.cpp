@@ -7,6 +7,7 @@
 
 #include "core/calibration/streaming_pass.h"
 #include "core/calibration/token_windows.h"
+#include "core/compute/job_border.h"
 
 #include <algorithm>
 #include <chrono>
@@ -144,16 +145,18 @@ void summarize(std::span<const WindowLoss> losses, PerplexityResult& result)
     result.standard_error = result.perplexity * std::sqrt(spread / (count - 1.0) / count);
 }
 
-Result<PerplexityResult> perplexity(std::shared_ptr<const Model> model, const WeightSource& weights,
-                                    const std::filesystem::path& text, const PerplexityOptions& options,
-                                    Backend& backend, Monitor& monitor)
+namespace {
+
+Result<PerplexityResult> measure_text(const Model& model, const WeightSource& weights,
+                                      const std::filesystem::path& text, const PerplexityOptions& options,
+                                      Backend& backend, Monitor& monitor)
 {
     const auto start = std::chrono::steady_clock::now();
     monitor.report(0, 0, "reading the text");
-    auto tokens = tokenize_file(*model, text);
+    auto tokens = tokenize_file(model, text);
     if (!tokens)
         return tokens.error();
-    auto length = window_length(*model, options.length);
+    auto length = window_length(model, options.length);
     if (!length)
         return length.error();
     PerplexityResult result;
@@ -166,22 +169,32 @@ Result<PerplexityResult> perplexity(std::shared_ptr<const Model> model, const We
         return cut.error();
     result.stride = cut->stride;
 
-    const PassMemory memory = pass_memory(*model, cut->windows.count(), *length);
-    const std::uint64_t fixed = std::max(memory.block_weights + memory.activations, head_bytes(*model));
+    const PassMemory memory = pass_memory(model, cut->windows.count(), *length);
+    const std::uint64_t fixed = std::max(memory.block_weights + memory.activations, head_bytes(model));
     std::error_code ignored;
     auto states =
-        make_hidden_states(static_cast<Index>(cut->windows.tokens.size()), model->config().hidden, fixed,
+        make_hidden_states(static_cast<Index>(cut->windows.tokens.size()), model.config().hidden, fixed,
                            options.memory_budget_bytes, std::filesystem::temp_directory_path(ignored));
     if (!states)
         return states.error();
-    if (auto done = stream_blocks(*model, weights, cut->windows, *states, {}, backend, monitor); !done)
+    if (auto done = stream_blocks(model, weights, cut->windows, *states, {}, backend, monitor); !done)
         return done.error();
-    auto losses = window_losses(*model, *cut, *states, backend, monitor);
+    auto losses = window_losses(model, *cut, *states, backend, monitor);
     if (!losses)
         return losses.error();
     summarize(*losses, result);
     result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return result;
+}
+
+} // namespace
+
+Result<PerplexityResult> perplexity(std::shared_ptr<const Model> model, const WeightSource& weights,
+                                    const std::filesystem::path& text, const PerplexityOptions& options,
+                                    Backend& backend, Monitor& monitor)
+{
+    return at_job_border("nothing was measured",
+                         [&] { return measure_text(*model, weights, text, options, backend, monitor); });
 }
 
 } // namespace rankscope

@@ -57,7 +57,7 @@ void summarize(std::span<const WindowLoss> losses, PerplexityResult& result);
 
 /// Streams the text through the model block by block: one block's weights are in memory at a time, and of the
 /// logits a bounded number of rows. Errors: BadInput (text shorter than one window, bad UTF-8, logits that
-/// are not finite), Usage (length, stride), NoSpace. Throws Cancelled, BackendFailure.
+/// are not finite), Usage (length, stride), NoSpace, NoDevice, Cancelled.
 Result<PerplexityResult> perplexity(std::shared_ptr<const Model> model, const WeightSource& weights,
                                     const std::filesystem::path& text, const PerplexityOptions& options,
                                     Backend& backend, Monitor& monitor);

@@ -33,7 +33,8 @@ public:
     virtual Result<std::uint64_t> estimate_bytes(const Run& run, const Model& model) const = 0;
     virtual Status write(const Run& run, const Model& model, const std::filesystem::path& folder,
                          const ExportOptions& options, Monitor& monitor) const = 0;
-    /// Opens what was written with our readers, rebuilds every tensor and compares. Errors: which tensor differs.
+    /// Opens what was written with our readers, rebuilds every tensor and compares. Errors: which tensor
+    /// differs.
     virtual Status check(const Run& run, const Model& model, const std::filesystem::path& folder,
                          Monitor& monitor) const = 0;
 };

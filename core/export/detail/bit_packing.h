@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include "core/tensor/matrix.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace rankscope {
+
+/// 32-bit words that a row of `count` values of `bits` bits takes in the dense stream of formats.md §5.
+constexpr std::int64_t packed_words(std::int64_t count, int bits) { return (count * bits + 31) / 32; }
+
+/// rows × cols unsigned values below 2^bits (bits ≤ 16) as one dense bit stream a row: value k lies at bits
+/// k·bits … of its row, lowest bit and lowest byte first; every row starts at a new word.
+std::vector<std::byte> pack_rows(std::span<const std::uint16_t> values, Index rows, Index cols, int bits);
+/// The way back; `bytes` has rows · packed_words(cols, bits) words.
+std::vector<std::uint16_t> unpack_rows(std::span<const std::byte> bytes, Index rows, Index cols, int bits);
+
+} // namespace rankscope

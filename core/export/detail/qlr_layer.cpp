@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "core/export/detail/qlr_layer.h"
+
+#include "core/export/detail/bit_packing.h"
+#include "core/tensor/half.h"
+
+#include <cmath>
+
+namespace rankscope {
+namespace {
+
+constexpr float k_half_rounding = 0x1p-10F; ///< twice the relative rounding of a normal binary16
+
+Matrix through(DType dtype, const Matrix& values)
+{
+    std::vector<std::byte> bytes(static_cast<std::size_t>(values.size()) * size_bytes(dtype));
+    encode_from_float(dtype, values.data(), static_cast<std::size_t>(values.size()), bytes.data());
+    Matrix result(values.rows(), values.cols());
+    decode_to_float(dtype, bytes.data(), static_cast<std::size_t>(values.size()), result.data());
+    return result;
+}
+
+/// A scale multiplies a whole group, so each one must survive by itself.
+DType scale_type(const Matrix& scales)
+{
+    const Matrix stored = through(DType::F16, scales);
+    const bool fits = stored.allFinite()
+                      && ((stored - scales).array().abs() <= k_half_rounding * scales.array().abs()).all();
+    return fits ? DType::F16 : DType::F32;
+}
+
+/// Of a factor the whole matters: tiny entries may lose their last bits.
+DType factor_type(const Matrix& factor)
+{
+    const Matrix stored = through(DType::F16, factor);
+    return stored.allFinite() && (stored - factor).norm() <= k_half_rounding * factor.norm() ? DType::F16
+                                                                                             : DType::F32;
+}
+
+PackedTensor float_tensor(DType dtype, const Matrix& values)
+{
+    PackedTensor tensor{dtype, {values.rows(), values.cols()}, {}};
+    tensor.bytes.resize(static_cast<std::size_t>(values.size()) * size_bytes(dtype));
+    encode_from_float(dtype, values.data(), static_cast<std::size_t>(values.size()), tensor.bytes.data());
+    return tensor;
+}
+
+PackedTensor packed_tensor(const std::vector<std::uint16_t>& values, Index rows, Index cols, int bits)
+{
+    return {DType::I32, {rows, packed_words(cols, bits)}, pack_rows(values, rows, cols, bits)};
+}
+
+/// Zero point of a row and group: what was subtracted from the stored code.
+int zero_of(const QuantizedMatrix& q, Index row, Index group)
+{
+    return q.grid.symmetric ? 1 << (q.grid.bits - 1) : static_cast<int>(std::lrintf(q.zeros(row, group)));
+}
+
+Result<std::vector<std::uint16_t>> unsigned_codes(const QuantizedMatrix& q)
+{
+    std::vector<std::uint16_t> values;
+    values.reserve(static_cast<std::size_t>(q.codes.size()));
+    const Index width = q.grid.group_width(q.codes.cols());
+    for (Index row = 0; row < q.codes.rows(); ++row) {
+        for (Index col = 0; col < q.codes.cols(); ++col) {
+            const int value = q.codes(row, col) + zero_of(q, row, col / width);
+            if (value < 0 || value >= 1 << q.grid.bits)
+                return bad_input("the code at row " + std::to_string(row) + ", column " + std::to_string(col)
+                                     + " is outside its grid of " + std::to_string(q.grid.bits) + " bits",
+                                 {}, "Compute the layer again");
+            values.push_back(static_cast<std::uint16_t>(value));
+        }
+    }
+    return values;
+}
+
+Status add_quantized(const QuantizedMatrix& q, PackedLayer& packed)
+{
+    const Index groups = q.grid.groups(q.codes.cols());
+    const bool zeros_fit = q.grid.symmetric || (q.zeros.rows() == q.codes.rows() && q.zeros.cols() == groups);
+    if (q.grid.bits < 1 || q.grid.bits > 8 || q.scales.rows() != q.codes.rows() || q.scales.cols() != groups
+        || !zeros_fit)
+        return bad_input("scales, zero points and codes do not fit together", {}, "Compute the layer again");
+    auto codes = unsigned_codes(q);
+    if (!codes)
+        return codes.error();
+    packed.bits = q.grid.bits;
+    packed.group_width = q.grid.group_width(q.codes.cols());
+    packed.symmetric = q.grid.symmetric;
+    packed.tensors[k_qlr_codes] = packed_tensor(*codes, packed.out, packed.in, packed.bits);
+    packed.tensors[k_qlr_scales] = float_tensor(scale_type(q.scales), q.scales);
+    if (!q.grid.symmetric) {
+        std::vector<std::uint16_t> zeros;
+        for (Index i = 0; i < q.zeros.size(); ++i) {
+            const long zero = std::lrintf(q.zeros.data()[i]);
+            if (zero < 0 || zero >= 1 << q.grid.bits)
+                return bad_input("a zero point is outside its grid", {}, "Compute the layer again");
+            zeros.push_back(static_cast<std::uint16_t>(zero));
+        }
+        packed.tensors[k_qlr_zeros] = packed_tensor(zeros, packed.out, groups, packed.bits);
+    }
+    return {};
+}
+
+Result<const PackedTensor*> expect(const PackedLayer& layer, const char* suffix, const Shape& shape)
+{
+    const auto found = layer.tensors.find(suffix);
+    const std::string name(suffix + 1);
+    if (found == layer.tensors.end())
+        return bad_input("its tensor " + name + " is missing");
+    if (found->second.shape != shape)
+        return bad_input("its tensor " + name + " has shape " + to_string(found->second.shape) + ", expected "
+                         + to_string(shape));
+    return &found->second;
+}
+
+Result<Matrix> read_float(const PackedLayer& layer, const char* suffix, Index rows, Index cols)
+{
+    auto tensor = expect(layer, suffix, {rows, cols});
+    if (!tensor)
+        return tensor.error();
+    if ((*tensor)->dtype != DType::F16 && (*tensor)->dtype != DType::F32)
+        return bad_input("its tensor " + std::string(suffix + 1) + " is neither F16 nor F32");
+    return TensorView{(*tensor)->dtype, (*tensor)->shape, (*tensor)->bytes}.to_matrix();
+}
+
+Result<std::vector<std::uint16_t>> read_packed(const PackedLayer& layer, const char* suffix, Index cols)
+{
+    auto tensor = expect(layer, suffix, {layer.out, packed_words(cols, layer.bits)});
+    if (!tensor)
+        return tensor.error();
+    if ((*tensor)->dtype != DType::I32)
+        return bad_input("its tensor " + std::string(suffix + 1) + " is not I32");
+    return unpack_rows((*tensor)->bytes, layer.out, cols, layer.bits);
+}
+
+Status read_quantized(const PackedLayer& layer, QuantizedMatrix& q)
+{
+    q.grid.bits = layer.bits;
+    q.grid.group = layer.group_width;
+    q.grid.symmetric = layer.symmetric;
+    const Index groups = q.grid.groups(layer.in);
+    auto scales = read_float(layer, k_qlr_scales, layer.out, groups);
+    if (!scales)
+        return scales.error();
+    q.scales = std::move(*scales);
+    q.zeros = Matrix::Zero(layer.out, groups);
+    if (!layer.symmetric) {
+        auto zeros = read_packed(layer, k_qlr_zeros, groups);
+        if (!zeros)
+            return zeros.error();
+        for (Index i = 0; i < q.zeros.size(); ++i)
+            q.zeros.data()[i] = (*zeros)[static_cast<std::size_t>(i)];
+    }
+    auto codes = read_packed(layer, k_qlr_codes, layer.in);
+    if (!codes)
+        return codes.error();
+    q.codes.resize(layer.out, layer.in);
+    const std::uint16_t* next = codes->data();
+    for (Index row = 0; row < layer.out; ++row) {
+        for (Index col = 0; col < layer.in; ++col)
+            q.codes(row, col) = static_cast<std::int16_t>(*next++ - zero_of(q, row, col / layer.group_width));
+    }
+    return {};
+}
+
+} // namespace
+
+std::uint64_t PackedLayer::bytes() const
+{
+    std::uint64_t sum = 0;
+    for (const auto& [suffix, tensor] : tensors)
+        sum += tensor.bytes.size();
+    return sum;
+}
+
+Result<PackedLayer> pack_layer(const Decomposition& decomposition, const LinearLayer& layer)
+{
+    const QuantizedMatrix& q = decomposition.quantized;
+    const LowRank& factors = decomposition.low_rank;
+    const bool has_codes = q.codes.size() > 0;
+    const bool codes_fit = !has_codes || (q.codes.rows() == layer.out && q.codes.cols() == layer.in);
+    const bool factors_fit = factors.rank() == 0
+                             || (factors.left.rows() == layer.out && factors.right.cols() == layer.in
+                                 && factors.right.rows() == factors.rank());
+    if (!codes_fit || !factors_fit)
+        return bad_input("the run's layer does not have the checkpoint's shape of "
+                             + std::to_string(layer.out) + " × " + std::to_string(layer.in),
+                         layer.name, "Compress this checkpoint again");
+    if (!q.scales.allFinite() || !factors.left.allFinite() || !factors.right.allFinite())
+        return bad_input("a scale or factor is not finite", layer.name, "Compute the layer again");
+    PackedLayer packed;
+    packed.out = layer.out;
+    packed.in = layer.in;
+    if (has_codes) {
+        if (auto added = add_quantized(q, packed); !added)
+            return added.error().in(layer.name);
+    }
+    packed.rank = factors.rank();
+    if (packed.rank > 0) {
+        packed.tensors[k_qlr_left] = float_tensor(factor_type(factors.left), factors.left);
+        packed.tensors[k_qlr_right] = float_tensor(factor_type(factors.right), factors.right);
+    }
+    return packed;
+}
+
+Result<Decomposition> unpack_layer(const PackedLayer& layer)
+{
+    Decomposition result;
+    if (layer.bits > 0) {
+        if (auto read = read_quantized(layer, result.quantized); !read)
+            return read.error();
+    }
+    if (layer.rank > 0) {
+        auto left = read_float(layer, k_qlr_left, layer.out, layer.rank);
+        if (!left)
+            return left.error();
+        auto right = read_float(layer, k_qlr_right, layer.rank, layer.in);
+        if (!right)
+            return right.error();
+        result.low_rank = {std::move(*left), std::move(*right)};
+    }
+    return result;
+}
+
+Decomposition rounded_to_stored(const Decomposition& decomposition, const PackedLayer& packed)
+{
+    Decomposition result = decomposition;
+    const auto round = [&](const char* suffix, Matrix& values) {
+        if (const auto found = packed.tensors.find(suffix); found != packed.tensors.end())
+            values = through(found->second.dtype, values);
+    };
+    round(k_qlr_scales, result.quantized.scales);
+    round(k_qlr_left, result.low_rank.left);
+    round(k_qlr_right, result.low_rank.right);
+    return result;
+}
+
+} // namespace rankscope

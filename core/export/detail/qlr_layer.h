@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include "core/methods/method.h"
+#include "core/model/architecture.h"
+#include "core/run/run.h"
+#include "core/tensor/tensor_view.h"
+
+#include <cstddef>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace rankscope {
+
+/// Tensor names of a layer in qlr.safetensors: the layer's name and one of these.
+inline constexpr char k_qlr_codes[] = ".qlr_codes";
+inline constexpr char k_qlr_scales[] = ".qlr_scales";
+inline constexpr char k_qlr_zeros[] = ".qlr_zeros";
+inline constexpr char k_qlr_left[] = ".qlr_left";
+inline constexpr char k_qlr_right[] = ".qlr_right";
+
+/// One tensor of a packed layer.
+struct PackedTensor {
+    DType dtype = DType::F32;
+    Shape shape;
+    std::vector<std::byte> bytes;
+};
+
+/// Q, L and R of a layer as hf-qlr stores them.
+struct PackedLayer {
+    Index out = 0;
+    Index in = 0;
+    int bits = 0; ///< 0: there is no Q
+    Index group_width = 0;
+    bool symmetric = false;
+    Index rank = 0;
+    std::map<std::string, PackedTensor> tensors; ///< by suffix
+
+    std::uint64_t bytes() const;
+};
+
+/// Codes become unsigned (plus the zero point, or plus 2^(bits−1) when symmetric) and are packed; scales and
+/// factors are stored as F16, as the sizes promise, or as F32 where F16 would lose more than its rounding.
+/// Errors: BadInput (shape, a code outside its grid, values that are not finite).
+Result<PackedLayer> pack_layer(const Decomposition& decomposition, const LinearLayer& layer);
+
+/// The other direction, from tensors as read: codes with the zero point subtracted, float scales and factors.
+/// Errors: BadInput (a missing tensor, another type or shape than described).
+Result<Decomposition> unpack_layer(const PackedLayer& layer);
+
+/// The layer as exact as it can be after storing: scales and factors rounded to the type that pack_layer
+/// chose.
+Decomposition rounded_to_stored(const Decomposition& decomposition, const PackedLayer& packed);
+
+} // namespace rankscope

@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// The weights file is not called model.safetensors: a reader that does not know the format would find the
+// linear layers missing and fill them with random numbers instead of refusing.
+#include "core/export/hf_qlr.h"
+
+#include "core/base/atomic_file.h"
+#include "core/checkpoint/checkpoint_writer.h"
+#include "core/compute/job_border.h"
+#include "core/export/detail/export_common.h"
+#include "core/export/detail/qlr_layer.h"
+#include "core/export/detail/qlr_loader.h"
+
+#include <algorithm>
+#include <set>
+
+namespace rankscope {
+namespace {
+
+namespace fs = std::filesystem;
+using namespace export_common;
+
+constexpr char k_format[] = "rankscope-qlr";
+constexpr char k_schema_file[] = "rankscope_qlr.json";
+constexpr char k_weights_file[] = "qlr.safetensors";
+constexpr char k_loader_file[] = "load_qlr.py";
+constexpr std::uint64_t k_texts_bytes = 1 << 20;
+
+Result<PackedLayer> pack(const Run& run, const LinearLayer& layer)
+{
+    auto decomposition = run.decomposition(layer.name);
+    if (!decomposition)
+        return decomposition.error();
+    return pack_layer(*decomposition, layer);
+}
+
+/// Hands out the tensors of packed layers; keeps the last one, because its tensors are asked for in a row.
+class LayerPacker {
+public:
+    explicit LayerPacker(const Run& run) : run_(run) {}
+
+    Result<std::vector<std::byte>> bytes(const LinearLayer& layer, const std::string& suffix)
+    {
+        if (name_ != layer.name) {
+            auto packed = pack(run_, layer);
+            if (!packed)
+                return packed.error();
+            packed_ = std::move(*packed);
+            name_ = layer.name;
+        }
+        return packed_.tensors[suffix].bytes;
+    }
+
+private:
+    const Run& run_;
+    std::string name_;
+    PackedLayer packed_;
+};
+
+/// Layers that the run replaced, as the model knows them.
+std::vector<const LinearLayer*> packed_layers(const Run& run, const Model& model)
+{
+    std::vector<const LinearLayer*> layers;
+    for (const std::string& name : replaced_layers(run)) {
+        if (const LinearLayer* layer = model.find_linear(name))
+            layers.push_back(layer);
+    }
+    return layers;
+}
+
+std::vector<const TensorInfo*> untouched_tensors(const Run& run, const Model& model)
+{
+    std::set<std::string> replaced;
+    for (const LinearLayer* layer : packed_layers(run, model))
+        replaced.insert(layer->weight());
+    std::vector<const TensorInfo*> tensors;
+    for (const TensorInfo& info : model.checkpoint().tensors()) {
+        if (!replaced.contains(info.name))
+            tensors.push_back(&info);
+    }
+    return tensors;
+}
+
+class HfQlrExporter : public Exporter {
+public:
+    const ExporterInfo& info() const override
+    {
+        static const ExporterInfo info{"hf-qlr", "Hugging Face, Q + L·R kept",
+                                       "Packed codes, scales, L and R in one safetensors file with a loader "
+                                       "script for transformers; as small as "
+                                       "the plan says"};
+        return info;
+    }
+
+    Status accepts(const Run& run, const Model& model) const override { return check_exportable(run, model); }
+
+    Result<std::uint64_t> estimate_bytes(const Run& run, const Model& model) const override
+    {
+        std::uint64_t bytes = companion_bytes(model) + k_texts_bytes;
+        for (const TensorInfo* info : untouched_tensors(run, model))
+            bytes += info->bytes;
+        for (const LayerResult& result : run.results()) {
+            if (const LinearLayer* layer = model.find_linear(result.layer)) {
+                const auto weights = static_cast<double>(layer->out) * static_cast<double>(layer->in);
+                constexpr std::uint64_t k_row_padding = 8; // codes and zero points end at a word
+                bytes += static_cast<std::uint64_t>(result.bits_per_weight * weights / 8.0)
+                         + k_row_padding * static_cast<std::uint64_t>(layer->out);
+            }
+        }
+        return bytes;
+    }
+
+    Status write(const Run& run, const Model& model, const fs::path& folder, const ExportOptions& options,
+                 Monitor& monitor) const override
+    {
+        return at_job_border("nothing was written",
+                             [&] { return write_folder(run, model, folder, options, monitor); });
+    }
+
+    Status check(const Run& run, const Model& model, const fs::path& folder, Monitor& monitor) const override
+    {
+        return at_job_border("nothing was changed",
+                             [&] { return check_folder(run, model, folder, monitor); });
+    }
+
+private:
+    Status write_folder(const Run& run, const Model& model, const fs::path& folder,
+                        const ExportOptions& options, Monitor& monitor) const
+    {
+        if (auto fits = accepts(run, model); !fits)
+            return fits;
+        auto bytes = estimate_bytes(run, model);
+        if (!bytes)
+            return bytes.error();
+        if (auto room = require_free_disk(folder, *bytes); !room)
+            return room;
+        if (auto ours = options.replace ? require_replaceable(folder, k_schema_file) : Status{}; !ours)
+            return ours;
+        auto target = AtomicFolder::create(folder, options.replace);
+        if (!target)
+            return target.error();
+        if (auto copied = copy_companions(model, target->part()); !copied)
+            return copied;
+        Json schema = describe_run(run, model, k_format);
+        schema.set("weights", k_weights_file);
+        schema.set("loader", k_loader_file);
+        if (auto written = write_weights(run, model, target->part(), schema, monitor); !written)
+            return written;
+        if (auto written = write_text_file(target->part() / k_schema_file, schema.dump(2) + "\n", false);
+            !written)
+            return written;
+        if (auto written = write_text_file(target->part() / k_loader_file, qlr_loader_source(), false);
+            !written)
+            return written;
+        return target->commit();
+    }
+
+    /// Also adds to the schema how each layer is laid out.
+    static Status write_weights(const Run& run, const Model& model, const fs::path& folder, Json& schema,
+                                Monitor& monitor)
+    {
+        LayerPacker packer(run);
+        std::vector<TensorSource> sources;
+        Json described = schema["layers"];
+        const auto layers = packed_layers(run, model);
+        for (std::size_t i = 0; i < layers.size(); ++i) {
+            monitor.throw_if_cancelled();
+            monitor.report(i, layers.size(), "laying out " + layers[i]->name);
+            auto packed = pack(run, *layers[i]);
+            if (!packed)
+                return packed.error();
+            Json entry = described[layers[i]->name];
+            describe_layout(*packed, entry);
+            described.set(layers[i]->name, std::move(entry));
+            for (const auto& [suffix, tensor] : packed->tensors)
+                sources.push_back(
+                    {layers[i]->name + suffix, tensor.dtype, tensor.shape,
+                     [&packer, layer = layers[i], suffix = suffix] { return packer.bytes(*layer, suffix); }});
+        }
+        schema.set("layers", std::move(described));
+        for (const TensorInfo* info : untouched_tensors(run, model))
+            sources.push_back({info->name, info->dtype, info->shape,
+                               [&model, name = info->name] { return original_bytes(model, name); }});
+        report_each(sources, monitor);
+        return write_safetensors(folder / k_weights_file, std::move(sources),
+                                 {{"format", k_format}, {"version", "1"}}, false);
+    }
+
+    static void describe_layout(const PackedLayer& packed, Json& entry)
+    {
+        entry.set("bits", packed.bits);
+        entry.set("group_width", std::int64_t{packed.group_width});
+        entry.set("symmetric", packed.symmetric);
+        entry.set("rank", std::int64_t{packed.rank});
+        entry.set("stored_bytes", packed.bytes());
+    }
+
+    static void report_each(std::vector<TensorSource>& sources, Monitor& monitor)
+    {
+        const auto done = std::make_shared<std::uint64_t>(0);
+        for (TensorSource& source : sources) {
+            source.fill = [&monitor, done, total = sources.size(), name = source.name,
+                           fill = std::move(source.fill)] {
+                monitor.throw_if_cancelled();
+                monitor.report((*done)++, total, name);
+                return fill();
+            };
+        }
+    }
+
+    static Result<PackedLayer> read_layer(const CheckpointReader& reader, const Json& schema,
+                                          const LinearLayer& layer)
+    {
+        const Json& entry = schema["layers"][layer.name];
+        PackedLayer packed;
+        packed.out = layer.out;
+        packed.in = layer.in;
+        packed.bits = static_cast<int>(entry["bits"].integer(-1));
+        packed.group_width = entry["group_width"].integer(-1);
+        packed.symmetric = entry["symmetric"].boolean();
+        packed.rank = entry["rank"].integer(-1);
+        if (packed.bits < 0 || packed.bits > 8 || packed.rank < 0
+            || (packed.bits > 0 && packed.group_width < 1))
+            return bad_input("its description is missing or out of range", layer.name, "Export again");
+        for (const char* suffix : {k_qlr_codes, k_qlr_scales, k_qlr_zeros, k_qlr_left, k_qlr_right}) {
+            if (!reader.find(layer.name + suffix))
+                continue;
+            auto view = reader.view(layer.name + suffix);
+            if (!view)
+                return view.error();
+            packed.tensors[suffix] = {view->dtype, view->shape, {view->bytes.begin(), view->bytes.end()}};
+        }
+        return packed;
+    }
+
+    /// Rebuilds the layer from the file and compares it with the run's, rounded to the stored types.
+    static Status check_layer(const Run& run, const CheckpointReader& reader, const Json& schema,
+                              const LinearLayer& layer)
+    {
+        auto packed = read_layer(reader, schema, layer);
+        if (!packed)
+            return packed.error();
+        auto rebuilt = unpack_layer(*packed);
+        if (!rebuilt)
+            return rebuilt.error().in(layer.name);
+        auto original = run.decomposition(layer.name);
+        if (!original)
+            return original.error();
+        const Decomposition expected = rounded_to_stored(*original, *packed);
+        const auto equal = [](const auto& a, const auto& b) {
+            return a.rows() == b.rows() && a.cols() == b.cols() && (a.array() == b.array()).all();
+        };
+        const QuantizedMatrix& q = expected.quantized;
+        const bool no_codes = q.codes.size() == 0 && packed->bits == 0;
+        const bool no_factors = expected.low_rank.rank() == 0 && packed->rank == 0;
+        const char* differs = nullptr;
+        if (!no_codes && !equal(q.codes, rebuilt->quantized.codes))
+            differs = "codes";
+        else if (!no_codes && !equal(q.scales, rebuilt->quantized.scales))
+            differs = "scales";
+        else if (!no_codes && !q.grid.symmetric && !equal(q.zeros, rebuilt->quantized.zeros))
+            differs = "zero points";
+        else if (!no_factors && !equal(expected.low_rank.left, rebuilt->low_rank.left))
+            differs = "left factor";
+        else if (!no_factors && !equal(expected.low_rank.right, rebuilt->low_rank.right))
+            differs = "right factor";
+        if (differs)
+            return bad_input("the " + std::string(differs) + " of " + layer.name + " differ from the run",
+                             reader.path().string(), "Export again");
+        return {};
+    }
+
+    Status check_folder(const Run& run, const Model& model, const fs::path& folder, Monitor& monitor) const
+    {
+        if (auto fits = accepts(run, model); !fits)
+            return fits;
+        auto schema = Json::read(folder / k_schema_file);
+        if (!schema)
+            return schema.error();
+        if ((*schema)["format"].string() != k_format || (*schema)["version"].integer(-1) != 1)
+            return bad_input("this is no rankscope-qlr export of version 1",
+                             (folder / k_schema_file).string(), "Export again");
+        auto reader = CheckpointReader::open(folder / k_weights_file);
+        if (!reader)
+            return reader.error();
+        if (auto same = check_companions(model, folder); !same)
+            return same;
+        const auto layers = packed_layers(run, model);
+        const auto untouched = untouched_tensors(run, model);
+        std::uint64_t done = 0;
+        for (const LinearLayer* layer : layers) {
+            monitor.throw_if_cancelled();
+            monitor.report(done++, layers.size() + untouched.size(), layer->name);
+            if (auto same = check_layer(run, **reader, *schema, *layer); !same)
+                return same;
+        }
+        for (const TensorInfo* info : untouched) {
+            monitor.throw_if_cancelled();
+            monitor.report(done++, layers.size() + untouched.size(), info->name);
+            auto bytes = original_bytes(model, info->name);
+            if (!bytes)
+                return bytes.error();
+            if (auto same = compare_tensor(**reader, info->name, info->dtype, info->shape, *bytes); !same)
+                return same;
+        }
+        return {};
+    }
+};
+
+} // namespace
+
+const Exporter& hf_qlr_exporter()
+{
+    static const HfQlrExporter exporter;
+    return exporter;
+}
+
+} // namespace rankscope

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "core/export/exporter.h"
+#include "core/export/hf.h"
+#include "core/export/hf_qlr.h"
+
+#include <algorithm>
+#include <array>
+
+namespace rankscope {
+
+std::span<const Exporter* const> exporters()
+{
+    static const std::array<const Exporter*, 2> all = {&hf_exporter(), &hf_qlr_exporter()};
+    return all;
+}
+
+Result<const Exporter*> require_exporter(std::string_view id)
+{
+    const auto all = exporters();
+    const auto found = std::find_if(all.begin(), all.end(),
+                                    [&](const Exporter* exporter) { return exporter->info().id == id; });
+    if (found != all.end())
+        return *found;
+    std::string known;
+    for (const Exporter* exporter : all)
+        known += (known.empty() ? "" : ", ") + exporter->info().id;
+    return usage_error("there is no export format \"" + std::string(id) + "\"", "--format",
+                       "Choose one of: " + known);
+}
+
+} // namespace rankscope

@@ -260,12 +260,17 @@ void PlotView::zoom(double factor)
 void PlotView::arrangeLegend()
 {
     QCPLegend* legend = plot_->legend;
-    const int items = legend->itemCount();
+    int items = 0;
+    int widest = 1;
+    for (int i = 0; i < legend->itemCount(); ++i) {
+        const QCPAbstractLegendItem* item = legend->item(i); // null for an empty cell of the last row
+        if (item == nullptr)
+            continue;
+        ++items;
+        widest = std::max(widest, item->minimumOuterSizeHint().width());
+    }
     if (items == 0)
         return;
-    int widest = 1;
-    for (int i = 0; i < items; ++i)
-        widest = std::max(widest, legend->item(i)->minimumOuterSizeHint().width());
     const int columns = std::clamp((plot_->width() - 16) / (widest + legend->columnSpacing()), 1, items);
     if (legend->wrap() == columns && legend->columnCount() == columns)
         return;

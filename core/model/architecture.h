@@ -49,10 +49,15 @@ public:
     virtual std::string embedding() const = 0;
     virtual std::string final_norm() const = 0;
     virtual std::string head() const = 0;       ///< absent from the checkpoint when tied
-    /// RoPE's inverse frequencies and attention factor, scaling applied. Errors: BadInput (unknown kind).
+    /// Whether the linears of this role add a bias; their checkpoints must then hold one, and otherwise none.
+    virtual bool has_bias(const ModelConfig& config, LinearRole role) const = 0;
+    /// Refuses configurations whose forward pass would differ from ours, naming the key.
+    virtual Status accepts(const ModelConfig& config) const = 0;
+    /// RoPE's inverse frequencies (head_dim / 2), scaling applied. Errors: BadInput (unknown kind).
     virtual Result<std::vector<double>> rope_frequencies(const ModelConfig& config) const = 0;
 
-    /// Checks that the checkpoint holds every tensor with the expected shape and reports any unknown one.
+    /// Checks that the checkpoint holds every tensor with the expected shape and reports any unknown one. Buffers
+    /// that old checkpoints store (*.rotary_emb.inv_freq) and the spare head of tied embeddings are passed over.
     Status check(const ModelConfig& config, const CheckpointReader& reader) const;
 };
 

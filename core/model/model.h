@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -38,6 +39,8 @@ private:
     ModelConfig config_;
     std::shared_ptr<const Architecture> architecture_;
     std::vector<LinearLayer> linears_;
+    std::filesystem::path folder_;
+    mutable std::mutex tokenizer_mutex_; // a tokenizer of 100,000 tokens is read when first asked for
     mutable std::shared_ptr<const Tokenizer> tokenizer_;
 };
 

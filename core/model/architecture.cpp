@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "core/model/architecture.h"
+
+#include <map>
+
+namespace rankscope {
+namespace {
+
+using ExpectedShapes = std::map<std::string, Shape, std::less<>>;
+
+ExpectedShapes expected_shapes(const Architecture& architecture, const ModelConfig& config)
+{
+    ExpectedShapes shapes;
+    shapes[architecture.embedding()] = {config.vocabulary, config.hidden};
+    shapes[architecture.final_norm()] = {config.hidden};
+    if (!config.tied_embeddings)
+        shapes[architecture.head()] = {config.vocabulary, config.hidden};
+    for (int block = 0; block < static_cast<int>(config.blocks); ++block) {
+        const BlockNames names = architecture.block_names(block);
+        shapes[names.attention_norm] = {config.hidden};
+        shapes[names.mlp_norm] = {config.hidden};
+    }
+    for (const LinearLayer& layer : architecture.linears(config)) {
+        shapes[layer.weight()] = {layer.out, layer.in};
+        if (architecture.has_bias(config, layer.role))
+            shapes[layer.bias()] = {layer.out};
+    }
+    return shapes;
+}
+
+/// Stored by old versions of transformers, made anew by every loader.
+bool is_buffer(std::string_view name) { return name.ends_with(".rotary_emb.inv_freq"); }
+
+/// "a, b, c and 12 more".
+std::string list(const std::vector<std::string>& names)
+{
+    constexpr std::size_t k_shown = 3;
+    std::string text;
+    for (std::size_t i = 0; i < names.size() && i < k_shown; ++i)
+        text += (i > 0 ? ", " : "") + names[i];
+    return names.size() > k_shown ? text + " and " + std::to_string(names.size() - k_shown) + " more" : text;
+}
+
+Status check_tensor(const TensorInfo& tensor, const Shape& expected, const CheckpointReader& reader)
+{
+    const std::string where =
+        reader.files()[static_cast<std::size_t>(tensor.file)].string() + ": tensor " + tensor.name;
+    if (tensor.shape != expected)
+        return bad_input("its shape is " + to_string(tensor.shape) + ", but config.json makes it "
+                             + to_string(expected),
+                         where, "Check that config.json belongs to these weights");
+    if (!is_float(tensor.dtype))
+        return bad_input("it holds " + std::string(name(tensor.dtype))
+                             + " numbers where floating-point weights were expected",
+                         where);
+    return {};
+}
+
+} // namespace
+
+std::string_view short_name(LinearRole role)
+{
+    static constexpr std::string_view k_names[] = {"q", "k", "v", "o", "gate", "up", "down"};
+    return k_names[static_cast<std::size_t>(role)];
+}
+
+Status Architecture::check(const ModelConfig& config, const CheckpointReader& reader) const
+{
+    const ExpectedShapes expected = expected_shapes(*this, config);
+    std::vector<std::string> missing;
+    for (const auto& [name, shape] : expected) {
+        const TensorInfo* tensor = reader.find(name);
+        if (!tensor)
+            missing.push_back(name);
+        else if (auto fits = check_tensor(*tensor, shape, reader); !fits)
+            return fits;
+    }
+    std::vector<std::string> unknown;
+    for (const TensorInfo& tensor : reader.tensors()) {
+        const bool spare_head = config.tied_embeddings && tensor.name == head();
+        if (expected.find(tensor.name) == expected.end() && !is_buffer(tensor.name) && !spare_head)
+            unknown.push_back(tensor.name);
+    }
+    if (missing.empty() && unknown.empty())
+        return {};
+    std::string message;
+    if (!missing.empty())
+        message = "tensors of the " + std::string(title()) + " architecture are missing: " + list(missing);
+    if (!unknown.empty())
+        message += (message.empty() ? "" : "; ") + std::string("tensors are not known: ") + list(unknown);
+    return bad_input(message, reader.path().string(), "Check that config.json belongs to these weights");
+}
+
+} // namespace rankscope

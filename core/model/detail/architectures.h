@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include "core/base/error.h"
+#include "core/model/architecture.h"
+
+#include <memory>
+#include <string_view>
+
+namespace rankscope::detail {
+
+/// One function a family; a new one adds its line here and its row in registry.cpp.
+std::shared_ptr<const Architecture> make_llama();
+
+/// Null when the model_type is not known.
+std::shared_ptr<const Architecture> find_architecture(std::string_view model_type);
+/// BadInput that lists the known ones.
+Error unknown_architecture(std::string_view model_type);
+
+} // namespace rankscope::detail

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "core/model/model.h"
+
+#include "core/tensor/half.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace rankscope {
+namespace {
+
+/// The weights as they are stored, read when asked for.
+class CheckpointWeights : public WeightSource {
+public:
+    explicit CheckpointWeights(std::shared_ptr<const Model> model) : model_(std::move(model)) {}
+
+    Result<LinearWeight> linear(const LinearLayer& layer, Backend& backend) const override
+    {
+        const CheckpointReader& reader = model_->checkpoint();
+        auto weight = reader.read(layer.weight());
+        if (!weight)
+            return weight.error();
+        LinearWeight result;
+        result.weight = backend.upload(*weight);
+        if (reader.find(layer.bias())) { // the architecture's check has refused any that does not belong
+            auto bias = reader.read(layer.bias());
+            if (!bias)
+                return bias.error();
+            result.bias = backend.upload(*bias);
+        }
+        return result;
+    }
+
+private:
+    std::shared_ptr<const Model> model_;
+};
+
+Status check_ids(const Model& model, std::span<const TokenId> ids)
+{
+    const Index vocabulary = model.config().vocabulary;
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+        if (ids[i] < 0 || ids[i] >= vocabulary)
+            return bad_input("token " + std::to_string(i) + " has the id " + std::to_string(ids[i])
+                                 + ", but the model knows ids from 0 to " + std::to_string(vocabulary - 1),
+                             model.path().string(), "Use the tokenizer that belongs to this model");
+    }
+    return {};
+}
+
+} // namespace
+
+Result<std::shared_ptr<const Model>> Model::open(const std::filesystem::path& path)
+{
+    std::error_code problem;
+    if (!std::filesystem::exists(path, problem))
+        return io_error("there is no such file or folder", path.string(), "Check the path");
+    std::shared_ptr<Model> model(new Model);
+    model->path_ = path;
+    model->folder_ = std::filesystem::is_directory(path, problem) ? path : path.parent_path();
+    auto config = ModelConfig::read(model->folder_ / "config.json");
+    if (!config)
+        return config.error();
+    model->config_ = std::move(*config);
+    auto architecture = architecture_for(model->config_);
+    if (!architecture)
+        return architecture.error().in((model->folder_ / "config.json").string());
+    model->architecture_ = std::move(*architecture);
+    auto reader = CheckpointReader::open(path);
+    if (!reader)
+        return reader.error();
+    model->reader_ = std::move(*reader);
+    if (auto checked = model->architecture_->check(model->config_, *model->reader_); !checked)
+        return checked.error();
+    model->linears_ = model->architecture_->linears(model->config_);
+    return std::shared_ptr<const Model>(std::move(model));
+}
+
+const LinearLayer* Model::find_linear(std::string_view name) const
+{
+    const auto found = std::find_if(linears_.begin(), linears_.end(),
+                                    [name](const LinearLayer& layer) { return layer.name == name; });
+    return found == linears_.end() ? nullptr : &*found;
+}
+
+Result<std::shared_ptr<const Tokenizer>> Model::tokenizer() const
+{
+    const std::lock_guard lock(tokenizer_mutex_);
+    if (!tokenizer_) {
+        auto read = Tokenizer::read(folder_);
+        if (!read)
+            return read.error();
+        tokenizer_ = std::move(*read);
+    }
+    return tokenizer_;
+}
+
+std::unique_ptr<WeightSource> checkpoint_weights(std::shared_ptr<const Model> model)
+{
+    return std::make_unique<CheckpointWeights>(std::move(model));
+}
+
+Result<Buffer> embed(const Model& model, std::span<const TokenId> ids, Backend& backend)
+{
+    if (auto checked = check_ids(model, ids); !checked)
+        return checked.error();
+    const std::string name = model.architecture().embedding();
+    const auto table = model.checkpoint().view(name);
+    if (!table)
+        return table.error();
+    const Index hidden = model.config().hidden;
+    const std::size_t stride = static_cast<std::size_t>(hidden) * size_bytes(table->dtype);
+    Matrix rows(static_cast<Index>(ids.size()), hidden); // only the rows in use: the table may be a gigabyte
+    for (Index i = 0; i < rows.rows(); ++i) {
+        const auto id = static_cast<std::size_t>(ids[static_cast<std::size_t>(i)]);
+        decode_to_float(table->dtype, table->bytes.data() + id * stride, static_cast<std::size_t>(hidden),
+                        rows.row(i).data());
+        if (!rows.row(i).allFinite())
+            return bad_input("row " + std::to_string(id) + " holds a value that is not finite",
+                             model.path().string() + ": tensor " + name,
+                             "Download the file again; if it stays so, the model itself is damaged");
+    }
+    return backend.upload(rows);
+}
+
+Result<OutputHead> OutputHead::load(const Model& model, Backend& backend)
+{
+    const Architecture& architecture = model.architecture();
+    auto norm = model.checkpoint().read(architecture.final_norm());
+    if (!norm)
+        return norm.error();
+    auto weight = model.checkpoint().read(model.config().tied_embeddings ? architecture.embedding()
+                                                                         : architecture.head());
+    if (!weight)
+        return weight.error();
+    OutputHead head;
+    head.norm_ = backend.upload(*norm);
+    head.head_ = backend.upload(*weight);
+    head.epsilon_ = model.config().norm_epsilon;
+    return head;
+}
+
+Buffer OutputHead::logits(const Buffer& hidden, Backend& backend) const
+{
+    const Buffer normed = backend.rms_norm(hidden, norm_, epsilon_);
+    return backend.multiply(normed, Transpose::No, head_, Transpose::Yes);
+}
+
+Result<Matrix> logits(const Model& model, const WeightSource& weights, std::span<const TokenId> ids,
+                      Backend& backend, Monitor& monitor)
+{
+    if (ids.empty())
+        return bad_input("there are no tokens to compute logits of", model.path().string(),
+                         "Give a text that is not empty");
+    const auto length = static_cast<Index>(ids.size());
+    if (length > model.config().max_positions)
+        return bad_input("the text has " + std::to_string(length) + " tokens, but the model's context holds "
+                             + std::to_string(model.config().max_positions),
+                         model.path().string(), "Shorten the text");
+    auto hidden = embed(model, ids, backend);
+    if (!hidden)
+        return hidden.error();
+    const auto blocks = static_cast<int>(model.config().blocks);
+    for (int block = 0; block < blocks; ++block) {
+        monitor.throw_if_cancelled();
+        monitor.report(static_cast<std::uint64_t>(block), static_cast<std::uint64_t>(blocks), "block");
+        auto loaded = TransformerBlock::load(model, weights, block, backend);
+        if (!loaded)
+            return loaded.error();
+        monitor.throw_if_cancelled();
+        loaded->forward(*hidden, length, backend);
+    }
+    monitor.throw_if_cancelled();
+    auto head = OutputHead::load(model, backend);
+    if (!head)
+        return head.error();
+    Matrix result = backend.download(head->logits(*hidden, backend));
+    monitor.report(static_cast<std::uint64_t>(blocks), static_cast<std::uint64_t>(blocks), "block");
+    return result;
+}
+
+} // namespace rankscope

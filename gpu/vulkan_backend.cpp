@@ -1,1 +1,170 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
 #include "gpu/vulkan_backend.h"
+
+#include "core/base/log.h"
+#include "gpu/failure.h"
+#include "gpu/operations.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+
+namespace rankscope {
+
+namespace gpu {
+
+VulkanBackend::VulkanBackend(std::shared_ptr<Device> device, const VulkanOptions& options)
+    : device_(std::move(device)), allocator_(Allocator::create(device_, options.force_staging)),
+      pipelines_(std::make_shared<Pipelines>(device_)),
+      recorder_(std::make_unique<Recorder>(device_, pipelines_))
+{
+    const VkPhysicalDeviceLimits& limits = device_->physical().limits;
+    binding_limit_ = limits.maxStorageBufferRange / k_range_alignment * k_range_alignment;
+    if (options.binding_limit_bytes >= 4 * k_range_alignment)
+        binding_limit_ = std::min<VkDeviceSize>(binding_limit_, options.binding_limit_bytes
+                                                                    / k_range_alignment * k_range_alignment);
+    lanes_ =
+        limits.maxComputeWorkGroupInvocations >= 256 && limits.maxComputeWorkGroupSize[0] >= 256 ? 256 : 128;
+}
+
+VulkanBackend::~VulkanBackend() = default;
+
+std::string VulkanBackend::name() const { return device_->physical().info.name; }
+
+std::string VulkanBackend::id() const { return fmt::format("vulkan:{}", device_->physical().info.index); }
+
+bool VulkanBackend::supports(Op op) const
+{
+    switch (op) {
+    case Op::Gemm:
+    case Op::Gram:
+    case Op::Hadamard:
+    case Op::QuantizeGroups:
+    case Op::RoundWithFeedback:
+    case Op::Elementwise:
+    case Op::Reduce:
+    case Op::RmsNorm:
+    case Op::Rope:
+    case Op::Attention:
+    case Op::GatedActivation:
+        return true;
+    case Op::Cholesky:
+    case Op::TriangularSolve:
+    case Op::SymmetricEigen:
+    case Op::Orthonormalize:
+        return false; // float64 on the host
+    }
+    return false;
+}
+
+bool VulkanBackend::fits(std::initializer_list<const Buffer*> buffers) const
+{
+    return std::all_of(buffers.begin(), buffers.end(), [&](const Buffer* buffer) {
+        return buffer->precision() == Precision::Float32 && !buffer->empty()
+               && static_cast<VkDeviceSize>(buffer->cols()) * sizeof(float)
+                      <= binding_limit_ - k_range_alignment;
+    });
+}
+
+/// Work groups for a kernel that strides over elements: about four elements a thread.
+std::uint32_t VulkanBackend::flat_groups(Index elements) const
+{
+    const Index per_group = Index{4} * lanes_;
+    return u32(std::min<Index>((elements + per_group - 1) / per_group, 32768));
+}
+
+} // namespace gpu
+
+Result<std::vector<VulkanDevice>> vulkan_devices()
+{
+    auto instance = gpu::Instance::acquire(false);
+    if (!instance)
+        return instance.error();
+    auto devices = gpu::enumerate_devices(**instance);
+    if (!devices)
+        return devices.error();
+    std::vector<VulkanDevice> list;
+    for (const gpu::PhysicalDevice& device : *devices)
+        list.push_back(device.info);
+    return list;
+}
+
+Result<std::unique_ptr<Backend>> make_vulkan_backend(int index, const VulkanOptions& options)
+{
+    auto instance = gpu::Instance::acquire(options.validation);
+    if (!instance)
+        return instance.error();
+    auto devices = gpu::enumerate_devices(**instance);
+    if (!devices)
+        return devices.error();
+    const std::string id = fmt::format("vulkan:{}", index);
+    if (index < 0 || static_cast<std::size_t>(index) >= devices->size())
+        return Error{ErrorKind::NoDevice,
+                     devices->size() == 1
+                         ? "there is only one Vulkan device, vulkan:0"
+                         : fmt::format("there are only {} Vulkan devices, vulkan:0 to vulkan:{}",
+                                       devices->size(), devices->size() - 1),
+                     id, "See rankscope-cli devices for the list"};
+    gpu::PhysicalDevice& chosen = (*devices)[static_cast<std::size_t>(index)];
+    if (!chosen.info.usable)
+        return Error{ErrorKind::NoDevice,
+                     fmt::format("{} cannot be used: it {}", chosen.info.name, chosen.info.reason), id,
+                     "Update its driver, choose another device, or compute on the CPU with --backend cpu"};
+    auto device = gpu::Device::create(std::move(*instance), std::move(chosen));
+    if (!device)
+        return device.error().in(id);
+    try {
+        return std::make_unique<gpu::VulkanBackend>(std::move(*device), options);
+    } catch (const BackendFailure& failure) {
+        return failure.error().in(id);
+    }
+}
+
+std::vector<std::string> validation_messages() { return gpu::collected_validation_messages(); }
+
+namespace {
+
+/// The CPU if there is no graphics card; an installed software driver would be slower than that.
+std::unique_ptr<Backend> open_best_backend()
+{
+    const auto devices = vulkan_devices();
+    if (!devices) {
+        log::debug(devices.error().sentence());
+        log::warn_once("No Vulkan device: computing on CPU. Results are the same, slower.");
+        return make_cpu_backend();
+    }
+    for (const VulkanDevice& device : *devices) {
+        if (!device.usable || device.type == DeviceType::Software || device.type == DeviceType::Other)
+            continue;
+        auto backend = make_vulkan_backend(device.index);
+        if (backend)
+            return std::move(*backend);
+        log::warning(backend.error().sentence() + " Trying the next device, or the CPU.");
+    }
+    return make_cpu_backend();
+}
+
+} // namespace
+
+Result<std::unique_ptr<Backend>> open_backend(const std::string& choice)
+{
+    constexpr std::string_view k_prefix = "vulkan:";
+    if (choice == "auto")
+        return open_best_backend();
+    if (choice == "cpu")
+        return make_cpu_backend();
+    if (choice == "vulkan")
+        return make_vulkan_backend(0);
+    if (choice.starts_with(k_prefix)) {
+        int index = -1;
+        const char* begin = choice.data() + k_prefix.size();
+        const char* end = choice.data() + choice.size();
+        const auto parsed = std::from_chars(begin, end, index);
+        if (begin != end && parsed.ptr == end && index >= 0 && parsed.ec == std::errc{})
+            return make_vulkan_backend(index);
+    }
+    return usage_error(fmt::format("\"{}\" is not a compute device", choice), "--backend",
+                       "Use auto, cpu, vulkan or vulkan:INDEX (rankscope-cli devices lists them)");
+}
+
+} // namespace rankscope

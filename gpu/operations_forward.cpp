@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "gpu/operations.h"
+
+#include <cmath>
+
+namespace rankscope::gpu {
+
+namespace {
+
+constexpr std::uint32_t k_attention_lanes = 64;
+constexpr Index k_largest_head = 1024; // query and sums of a head lie in shared memory
+
+} // namespace
+
+Buffer VulkanBackend::rms_norm(const Buffer& x, const Buffer& gain, double epsilon)
+{
+    require(gain.rows() == 1 && gain.cols() == x.cols(), "rms_norm", "the gain has another width");
+    require(gain.precision() == x.precision(), "rms_norm", "precisions differ");
+    if (!fits({&x, &gain}))
+        return HostFallbackBackend::rms_norm(x, gain, epsilon);
+    Buffer y = new_buffer(x.rows(), x.cols());
+    struct Push {
+        std::uint32_t rows, cols, base_x, base_y;
+        float epsilon;
+    };
+    const double flops = k_element_flops * static_cast<double>(x.cols());
+    for_rows(x.rows(), x.cols(), flops, [&](Index first, Index count) {
+        const View from = rows_view(x, first, count, Access::Read);
+        const View to = rows_view(y, first, count, Access::Write);
+        const Push push{u32(count), u32(x.cols()), from.base, to.base, static_cast<float>(epsilon)};
+        run(Kernel::RmsNorm, {lanes_},
+            {from.binding, whole(range_of(gain), Access::Read).binding, to.binding}, push,
+            static_cast<std::uint64_t>(count), flops * static_cast<double>(count));
+    });
+    return y;
+}
+
+void VulkanBackend::add_bias(Buffer& x, const Buffer& bias)
+{
+    require(bias.rows() == 1 && bias.cols() == x.cols(), "add_bias", "the bias has another width");
+    require(bias.precision() == x.precision(), "add_bias", "precisions differ");
+    if (!fits({&x, &bias})) {
+        HostFallbackBackend::add_bias(x, bias);
+        return;
+    }
+    struct Push {
+        std::uint32_t count, cols, base;
+    };
+    const double flops = k_element_flops * static_cast<double>(x.cols());
+    for_rows(x.rows(), x.cols(), flops, [&](Index first, Index count) {
+        const View part = rows_view(x, first, count, Access::ReadWrite);
+        const Index elements = count * x.cols();
+        run(Kernel::AddBias, {}, {part.binding, whole(range_of(bias), Access::Read).binding},
+            Push{u32(elements), u32(x.cols()), part.base}, flat_groups(elements),
+            flops * static_cast<double>(count));
+    });
+}
+
+/// Cosine and sine of every position and pair. The last table is kept: every layer of a model asks for the
+/// same.
+std::shared_ptr<DeviceRange> VulkanBackend::rope_table(const RopeShape& shape)
+{
+    const std::lock_guard lock(cache_mutex_);
+    const auto& frequencies = shape.inverse_frequency;
+    if (rope_table_.range != nullptr && rope_table_.sequence_length == shape.sequence_length
+        && rope_table_.attention_factor == shape.attention_factor
+        && std::equal(frequencies.begin(), frequencies.end(), rope_table_.inverse_frequency.begin(),
+                      rope_table_.inverse_frequency.end()))
+        return rope_table_.range;
+    std::vector<float> turns;
+    turns.reserve(2 * frequencies.size() * static_cast<std::size_t>(shape.sequence_length));
+    for (Index position = 0; position < shape.sequence_length; ++position) {
+        for (const double frequency : frequencies) {
+            const double angle = static_cast<double>(position) * frequency;
+            turns.push_back(static_cast<float>(shape.attention_factor * std::cos(angle)));
+            turns.push_back(static_cast<float>(shape.attention_factor * std::sin(angle)));
+        }
+    }
+    rope_table_ = {shape.sequence_length,
+                   shape.attention_factor,
+                   {frequencies.begin(), frequencies.end()},
+                   uploaded(turns.data(), turns.size() * sizeof(float))};
+    return rope_table_.range;
+}
+
+void VulkanBackend::rope(Buffer& x, const RopeShape& shape)
+{
+    const auto half = static_cast<Index>(shape.inverse_frequency.size());
+    require(shape.heads > 0 && shape.sequence_length > 0 && x.cols() == shape.heads * shape.head_dim, "rope",
+            "the matrix has another width than the heads");
+    require(2 * half <= shape.head_dim, "rope", "more frequencies than half a head");
+    require(x.rows() % shape.sequence_length == 0, "rope", "tokens are not whole sequences");
+    if (half == 0)
+        return;
+    const auto table_bytes = static_cast<VkDeviceSize>(2 * half * shape.sequence_length) * sizeof(float);
+    if (!fits({&x}) || table_bytes > binding_limit_) {
+        HostFallbackBackend::rope(x, shape);
+        return;
+    }
+    const auto table = rope_table(shape);
+    struct Push {
+        std::uint32_t count, heads, head_dim, half_rotary, sequence_length, first_row, base;
+    };
+    const double flops = k_element_flops * static_cast<double>(x.cols());
+    for_rows(x.rows(), x.cols(), flops, [&](Index first, Index count) {
+        const View part = rows_view(x, first, count, Access::ReadWrite);
+        const Index pairs = count * shape.heads * half;
+        const Push push{u32(pairs), u32(shape.heads),           u32(shape.head_dim),
+                        u32(half),  u32(shape.sequence_length), u32(first % shape.sequence_length),
+                        part.base};
+        run(Kernel::Rope, {}, {part.binding, whole(table, Access::Read).binding}, push, flat_groups(pairs),
+            flops * static_cast<double>(count));
+    });
+}
+
+Buffer VulkanBackend::attention(const Buffer& q, const Buffer& k, const Buffer& v,
+                                const AttentionShape& shape)
+{
+    const char* operation = "attention";
+    require(shape.heads > 0 && shape.kv_heads > 0 && shape.head_dim > 0 && shape.sequence_length > 0,
+            operation, "the shape has an empty dimension");
+    require(shape.heads % shape.kv_heads == 0, operation, "kv heads do not divide the heads");
+    require(q.cols() == shape.heads * shape.head_dim, operation, "queries have another width than the heads");
+    require(k.cols() == shape.kv_heads * shape.head_dim && v.cols() == k.cols(), operation,
+            "keys or values have another width than the kv heads");
+    require(k.rows() == q.rows() && v.rows() == q.rows() && q.rows() % shape.sequence_length == 0, operation,
+            "tokens are not whole sequences");
+    require(k.precision() == q.precision() && v.precision() == q.precision(), operation, "precisions differ");
+    const Index length = shape.sequence_length;
+    if (!fits({&q, &k, &v}) || rows_per_binding(std::max(q.cols(), k.cols())) < length
+        || shape.head_dim > k_largest_head)
+        return HostFallbackBackend::attention(q, k, v, shape);
+
+    Buffer result = new_buffer(q.rows(), q.cols());
+    struct Push {
+        std::uint32_t rows, heads, kv_heads, window, first_token;
+        std::uint32_t base_q, base_k, base_v, base_o;
+        float scale;
+    };
+    const double seen = static_cast<double>(shape.window > 0 ? std::min(shape.window, length) : length);
+    const double flops = 4.0 * seen * static_cast<double>(q.cols());
+    for (Index start = 0; start < q.rows(); start += length) { // queries see keys of their own sequence only
+        const View keys = rows_view(k, start, length, Access::Read);
+        const View values = rows_view(v, start, length, Access::Read);
+        for_rows(length, q.cols(), flops, [&](Index first, Index count) {
+            const View queries = rows_view(q, start + first, count, Access::Read);
+            const View out = rows_view(result, start + first, count, Access::Write);
+            const Push push{u32(count),
+                            u32(shape.heads),
+                            u32(shape.kv_heads),
+                            u32(shape.window),
+                            u32(first),
+                            queries.base,
+                            keys.base,
+                            values.base,
+                            out.base,
+                            static_cast<float>(shape.scale)};
+            run(Kernel::Attention, {k_attention_lanes, u32(shape.head_dim)},
+                {queries.binding, keys.binding, values.binding, out.binding}, push,
+                static_cast<std::uint64_t>(count * shape.heads), flops * static_cast<double>(count));
+        });
+    }
+    return result;
+}
+
+void VulkanBackend::silu_multiply(Buffer& gate, const Buffer& up)
+{
+    require(gate.rows() == up.rows() && gate.cols() == up.cols(), "silu_multiply", "shapes differ");
+    require(gate.precision() == up.precision(), "silu_multiply", "precisions differ");
+    if (gate.empty())
+        return;
+    if (gate.precision() == Precision::Float64) {
+        HostFallbackBackend::silu_multiply(gate, up);
+        return;
+    }
+    struct Push {
+        std::uint32_t count;
+    };
+    for_elements(gate.size(), [&](Index first, Index count) {
+        const View target = view(range_of(gate), first, count, Access::ReadWrite);
+        const View factors = view(range_of(up), first, count, Access::Read);
+        run(Kernel::SiluMultiply, {}, {target.binding, factors.binding}, Push{u32(count)}, flat_groups(count),
+            2.0 * k_element_flops * static_cast<double>(count));
+    });
+}
+
+VectorD VulkanBackend::cross_entropy(const Buffer& logits, std::span<const Index> targets)
+{
+    const char* operation = "cross_entropy";
+    require(static_cast<Index>(targets.size()) == logits.rows(), operation, "one target per row is needed");
+    std::vector<std::uint32_t> words;
+    words.reserve(targets.size());
+    for (const Index target : targets) {
+        require(target >= 0 && target < logits.cols(), operation, "a target lies outside the vocabulary");
+        words.push_back(u32(target));
+    }
+    const auto part_bytes = static_cast<VkDeviceSize>(3 * logits.rows()) * sizeof(float);
+    if (!fits({&logits}) || part_bytes > binding_limit_)
+        return HostFallbackBackend::cross_entropy(logits, targets);
+    const auto target_range = uploaded(words.data(), words.size() * sizeof(std::uint32_t));
+    const auto parts = new_range(part_bytes);
+    struct Push {
+        std::uint32_t rows, cols, base, first_row;
+    };
+    const double flops = 2.0 * k_element_flops * static_cast<double>(logits.cols());
+    for_rows(logits.rows(), logits.cols(), flops, [&](Index first, Index count) {
+        const View part = rows_view(logits, first, count, Access::Read);
+        run(Kernel::CrossEntropy, {lanes_},
+            {part.binding, whole(target_range, Access::Read).binding, whole(parts, Access::Write).binding},
+            Push{u32(count), u32(logits.cols()), part.base, u32(first)}, static_cast<std::uint64_t>(count),
+            flops * static_cast<double>(count));
+    });
+    Matrix found(logits.rows(), 3); // largest logit, Σ exp(logit − largest), the target's logit
+    read(parts, found.data(), part_bytes);
+    const MatrixD exact = found.cast<double>();
+    return exact.col(1).array().log() - (exact.col(2) - exact.col(0)).array();
+}
+
+} // namespace rankscope::gpu

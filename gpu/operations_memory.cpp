@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "gpu/failure.h"
+#include "gpu/operations.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+
+namespace rankscope::gpu {
+
+namespace {
+
+constexpr VkDeviceSize k_staging_bytes = VkDeviceSize{32} << 20;
+
+VkDeviceSize bytes_of(Index elements) { return static_cast<VkDeviceSize>(elements) * sizeof(float); }
+
+double mebibytes(VkDeviceSize bytes) { return static_cast<double>(bytes) / 1048576.0; }
+
+} // namespace
+
+void require(bool fine, const char* operation, const char* what)
+{
+    if (!fine)
+        throw BackendFailure(internal_error(what, std::string("Vulkan backend, ") + operation));
+}
+
+std::shared_ptr<DeviceRange> VulkanBackend::new_range(VkDeviceSize bytes, MemoryUse use)
+{
+    device_->require_alive();
+    if (auto range = allocator_->try_allocate(bytes, use))
+        return range;
+    recorder_->finish(); // lets go of temporaries that only waited for the device
+    if (auto range = allocator_->try_allocate(bytes, use))
+        return range;
+    const std::string& device = device_->physical().info.name;
+    if (bytes > allocator_->largest_range())
+        throw BackendFailure(
+            {ErrorKind::NoSpace,
+             fmt::format("a matrix of {:.1f} MiB is larger than the device's largest allocation "
+                         "({:.1f} MiB)",
+                         mebibytes(bytes), mebibytes(allocator_->largest_range())),
+             device, "Compute this layer with --backend cpu"});
+    throw BackendFailure({ErrorKind::NoSpace,
+                          fmt::format("the device has no room for another {:.1f} MiB, {:.1f} MiB are in use",
+                                      mebibytes(bytes), mebibytes(allocator_->allocated_bytes())),
+                          device,
+                          "Lower --memory, close other programs that use the device, or use --backend cpu"});
+}
+
+Buffer VulkanBackend::new_buffer(Index rows, Index cols)
+{
+    require(rows >= 0 && cols >= 0, "allocate", "a dimension is negative");
+    require(rows == 0 || cols <= std::numeric_limits<Index>::max() / 8 / rows, "allocate",
+            "a matrix is too large");
+    std::shared_ptr<DeviceRange> range;
+    if (rows > 0 && cols > 0)
+        range = new_range(bytes_of(rows * cols));
+    return {rows, cols, Precision::Float32, std::make_shared<DeviceStorage>(std::move(range))};
+}
+
+const std::shared_ptr<DeviceRange>& VulkanBackend::range_of(const Buffer& buffer) const
+{
+    const auto* storage = dynamic_cast<const DeviceStorage*>(buffer.storage());
+    require(storage != nullptr && storage->range != nullptr, "memory",
+            "a buffer is empty or belongs to another backend");
+    return storage->range;
+}
+
+VulkanBackend::View VulkanBackend::view(const std::shared_ptr<DeviceRange>& range, Index first, Index count,
+                                        Access access)
+{
+    const VkDeviceSize start = bytes_of(first);
+    const VkDeviceSize aligned = start / k_range_alignment * k_range_alignment;
+    View result;
+    result.binding = {range, aligned, start - aligned + bytes_of(count), access};
+    result.base = static_cast<std::uint32_t>((start - aligned) / sizeof(float));
+    return result;
+}
+
+VulkanBackend::View VulkanBackend::rows_view(const Buffer& buffer, Index first, Index count,
+                                             Access access) const
+{
+    return view(range_of(buffer), first * buffer.cols(), count * buffer.cols(), access);
+}
+
+VulkanBackend::View VulkanBackend::whole(const std::shared_ptr<DeviceRange>& range, Access access)
+{
+    return {{range, 0, range->size(), access}, 0};
+}
+
+/// Fills a range that no recorded command touches yet.
+void VulkanBackend::write(const std::shared_ptr<DeviceRange>& target, const void* source, VkDeviceSize bytes)
+{
+    if (target->mapped() != nullptr) {
+        std::memcpy(target->mapped(), source, bytes);
+        return;
+    }
+    for (VkDeviceSize done = 0; done < bytes; done += k_staging_bytes) {
+        const VkDeviceSize part = std::min(k_staging_bytes, bytes - done);
+        const auto staging = new_range(part, MemoryUse::Upload);
+        std::memcpy(staging->mapped(), static_cast<const std::byte*>(source) + done, part);
+        recorder_->copy(staging, target, {{0, done, part}});
+    }
+}
+
+/// Waits for what is recorded and copies the content out.
+void VulkanBackend::read(const std::shared_ptr<DeviceRange>& source, void* target, VkDeviceSize bytes)
+{
+    if (source->mapped() != nullptr) {
+        recorder_->finish();
+        std::memcpy(target, source->mapped(), bytes);
+        return;
+    }
+    const auto staging = new_range(std::min(bytes, k_staging_bytes), MemoryUse::Readback);
+    for (VkDeviceSize done = 0; done < bytes; done += k_staging_bytes) {
+        const VkDeviceSize part = std::min(k_staging_bytes, bytes - done);
+        recorder_->copy(source, staging, {{done, 0, part}});
+        recorder_->finish();
+        std::memcpy(static_cast<std::byte*>(target) + done, staging->mapped(), part);
+    }
+}
+
+std::shared_ptr<DeviceRange> VulkanBackend::uploaded(const void* source, VkDeviceSize bytes)
+{
+    auto range = new_range(bytes);
+    write(range, source, bytes);
+    return range;
+}
+
+std::shared_ptr<DeviceRange> VulkanBackend::uploaded_floats(const VectorD& values)
+{
+    const Vector singles = values.cast<float>();
+    return uploaded(singles.data(), bytes_of(singles.size()));
+}
+
+Buffer VulkanBackend::allocate(Index rows, Index cols, Precision precision)
+{
+    if (precision == Precision::Float64)
+        return host().allocate(rows, cols, precision);
+    Buffer buffer = new_buffer(rows, cols);
+    if (!buffer.empty())
+        recorder_->clear(range_of(buffer), bytes_of(buffer.size()));
+    return buffer;
+}
+
+Buffer VulkanBackend::upload(const Eigen::Ref<const Matrix>& matrix)
+{
+    Buffer buffer = new_buffer(matrix.rows(), matrix.cols());
+    if (buffer.empty())
+        return buffer;
+    const VkDeviceSize bytes = bytes_of(buffer.size());
+    if (matrix.outerStride() == matrix.cols()) {
+        write(range_of(buffer), matrix.data(), bytes);
+    } else {
+        const Matrix packed = matrix;
+        write(range_of(buffer), packed.data(), bytes);
+    }
+    return buffer;
+}
+
+Buffer VulkanBackend::upload(const Eigen::Ref<const MatrixD>& matrix) { return host().upload(matrix); }
+
+Matrix VulkanBackend::download(const Buffer& buffer)
+{
+    if (buffer.precision() == Precision::Float64)
+        return host().download(buffer);
+    Matrix matrix(buffer.rows(), buffer.cols());
+    if (!buffer.empty())
+        read(range_of(buffer), matrix.data(), bytes_of(buffer.size()));
+    return matrix;
+}
+
+MatrixD VulkanBackend::download_double(const Buffer& buffer)
+{
+    if (buffer.precision() == Precision::Float64)
+        return host().download_double(buffer);
+    return download(buffer).cast<double>();
+}
+
+Buffer VulkanBackend::convert(const Buffer& buffer, Precision precision)
+{
+    if (buffer.precision() == precision)
+        return copy(buffer);
+    if (precision == Precision::Float64)
+        return host().upload(download_double(buffer));
+    return upload(host().download(buffer));
+}
+
+Buffer VulkanBackend::copy(const Buffer& buffer)
+{
+    if (buffer.precision() == Precision::Float64)
+        return host().copy(buffer);
+    return rows_of(buffer, 0, buffer.rows());
+}
+
+void VulkanBackend::assign(Buffer& target, const Buffer& host_buffer)
+{
+    require(target.rows() == host_buffer.rows() && target.cols() == host_buffer.cols(), "assign",
+            "shapes differ");
+    if (target.empty())
+        return;
+    const Matrix content = host().download(host_buffer);
+    if (range_of(target)->mapped() != nullptr)
+        recorder_->finish(); // recorded commands may still use the old content
+    write(range_of(target), content.data(), bytes_of(target.size()));
+}
+
+Buffer VulkanBackend::rows_of(const Buffer& buffer, Index first, Index count)
+{
+    if (buffer.precision() == Precision::Float64)
+        return HostFallbackBackend::rows_of(buffer, first, count);
+    require(first >= 0 && count >= 0 && count <= buffer.rows() - first, "rows_of", "rows outside the matrix");
+    Buffer part = new_buffer(count, buffer.cols());
+    if (!part.empty())
+        recorder_->copy(range_of(buffer), range_of(part),
+                        {{bytes_of(first * buffer.cols()), 0, bytes_of(part.size())}});
+    return part;
+}
+
+Buffer VulkanBackend::gather_rows(const Buffer& buffer, std::span<const Index> rows)
+{
+    if (buffer.precision() == Precision::Float64)
+        return HostFallbackBackend::gather_rows(buffer, rows);
+    for (const Index row : rows)
+        require(row >= 0 && row < buffer.rows(), "gather_rows", "an index lies outside the matrix");
+    Buffer result = new_buffer(static_cast<Index>(rows.size()), buffer.cols());
+    if (result.empty())
+        return result;
+    const VkDeviceSize row_bytes = bytes_of(buffer.cols());
+    std::vector<VkBufferCopy> parts;
+    parts.reserve(rows.size());
+    for (std::size_t i = 0; i < rows.size(); ++i)
+        parts.push_back({static_cast<VkDeviceSize>(rows[i]) * row_bytes, i * row_bytes, row_bytes});
+    recorder_->copy(range_of(buffer), range_of(result), std::move(parts));
+    return result;
+}
+
+Buffer VulkanBackend::gather_columns(const Buffer& buffer, std::span<const Index> columns)
+{
+    if (!fits({&buffer}))
+        return HostFallbackBackend::gather_columns(buffer, columns);
+    std::vector<std::uint32_t> indices;
+    indices.reserve(columns.size());
+    for (const Index column : columns) {
+        require(column >= 0 && column < buffer.cols(), "gather_columns", "an index lies outside the matrix");
+        indices.push_back(u32(column));
+    }
+    Buffer result = new_buffer(buffer.rows(), static_cast<Index>(columns.size()));
+    if (result.empty())
+        return result;
+    if (!fits({&result}))
+        return HostFallbackBackend::gather_columns(buffer, columns);
+    const auto index_range = uploaded(indices.data(), indices.size() * sizeof(std::uint32_t));
+    struct Push {
+        std::uint32_t count, source_cols, target_cols, base_source, base_target;
+    };
+    const double flops = k_element_flops * static_cast<double>(result.cols());
+    for_rows(buffer.rows(), std::max(buffer.cols(), result.cols()), flops, [&](Index first, Index count) {
+        const View source = rows_view(buffer, first, count, Access::Read);
+        const View target = rows_view(result, first, count, Access::Write);
+        const Index elements = count * result.cols();
+        const Push push{u32(elements), u32(buffer.cols()), u32(result.cols()), source.base, target.base};
+        run(Kernel::Gather, {}, {source.binding, whole(index_range, Access::Read).binding, target.binding},
+            push, flat_groups(elements), flops * static_cast<double>(count));
+    });
+    return result;
+}
+
+} // namespace rankscope::gpu

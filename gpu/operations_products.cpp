@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "gpu/operations.h"
+
+#include <limits>
+
+namespace rankscope::gpu {
+
+namespace {
+
+constexpr Index k_tile = 64;   // largest side of a work group's tile; cuts fall on multiples
+constexpr Index k_terms = 256; // terms a kernel sums before they join the total
+
+Index round_up(Index value, Index multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+Index round_down(Index value, Index multiple) { return std::max(value / multiple * multiple, Index{1}); }
+
+struct Shape {
+    Index m, n, k;
+};
+
+/// Halves the largest side until a product costs at most `flops`.
+Shape cut_to(Shape shape, double flops)
+{
+    const auto cost = [&] {
+        return 2.0 * static_cast<double>(shape.m) * static_cast<double>(shape.n)
+               * static_cast<double>(shape.k);
+    };
+    while (cost() > flops) {
+        if (shape.m > k_tile && shape.m >= shape.n)
+            shape.m = round_up(shape.m / 2, k_tile);
+        else if (shape.n > k_tile)
+            shape.n = round_up(shape.n / 2, k_tile);
+        else if (shape.k > k_terms)
+            shape.k = round_up(shape.k / 2, k_terms);
+        else
+            break;
+    }
+    return shape;
+}
+
+struct GemmPush {
+    std::uint32_t m, n, k_end;
+    std::uint32_t lda, ldb, ldc;
+    std::uint32_t base_a, base_b, base_c;
+    std::uint32_t flags;
+    float alpha, beta;
+};
+
+struct GramPush {
+    GemmPush product;
+    std::uint32_t row_origin, col_origin;
+};
+
+std::uint32_t transpose_flags(Transpose ta, Transpose tb)
+{
+    return (ta == Transpose::Yes ? 1U : 0U) | (tb == Transpose::Yes ? 2U : 0U);
+}
+
+/// Threads of a product's work group: 16 × 16, or 16 × 8 where no more than 128 are allowed.
+struct Threads {
+    std::uint32_t x, y;
+    std::uint32_t groups_x(Index cols) const { return u32((cols + 4 * x - 1) / (4 * x)); }
+    std::uint32_t groups_y(Index rows) const { return u32((rows + 4 * y - 1) / (4 * y)); }
+};
+
+Threads threads_for(std::uint32_t lanes) { return {16, lanes >= 256 ? 16U : 8U}; }
+
+/// The part of an operand that a tile reads: rows [row, row + rows), from column `column` on, `cols` wide.
+std::pair<Index, Index> part_of(const Operand& operand, Index row, Index rows, Index column, Index cols)
+{
+    const Index first = operand.first + row * operand.stride + column;
+    return {first, (rows - 1) * operand.stride + cols};
+}
+
+} // namespace
+
+void VulkanBackend::product(const Product& p)
+{
+    Shape tile{p.m, p.n, p.k};
+    const Index a_rows = rows_per_binding(p.a.stride);
+    const Index b_rows = rows_per_binding(p.b.stride);
+    (p.ta == Transpose::No ? tile.m : tile.k) = std::min(p.ta == Transpose::No ? tile.m : tile.k, a_rows);
+    (p.tb == Transpose::Yes ? tile.n : tile.k) = std::min(p.tb == Transpose::Yes ? tile.n : tile.k, b_rows);
+    tile.m = std::min(tile.m, rows_per_binding(p.c.stride));
+    tile = cut_to(tile, recorder_->flops_per_submit());
+    for (Index i = 0; i < p.m; i += tile.m) {
+        for (Index j = 0; j < p.n; j += tile.n) {
+            for (Index k = 0; k < p.k; k += tile.k)
+                product_tile(p, i, j, k, std::min(tile.m, p.m - i), std::min(tile.n, p.n - j),
+                             std::min(tile.k, p.k - k));
+        }
+    }
+}
+
+void VulkanBackend::product_tile(const Product& p, Index i0, Index j0, Index k0, Index rows, Index cols,
+                                 Index terms)
+{
+    const auto [a_first, a_count] =
+        p.ta == Transpose::No ? part_of(p.a, i0, rows, k0, terms) : part_of(p.a, k0, terms, i0, rows);
+    const auto [b_first, b_count] =
+        p.tb == Transpose::No ? part_of(p.b, k0, terms, j0, cols) : part_of(p.b, j0, cols, k0, terms);
+    const auto [c_first, c_count] = part_of(p.c, i0, rows, j0, cols);
+    const float beta = k0 == 0 ? p.beta : 1.0F;
+    const View a = view(p.a.range, a_first, a_count, Access::Read);
+    const View b = view(p.b.range, b_first, b_count, Access::Read);
+    const View c = view(p.c.range, c_first, c_count, Access::ReadWrite);
+    const GemmPush push{u32(rows),       u32(cols), u32(terms), u32(p.a.stride), u32(p.b.stride),
+                        u32(p.c.stride), a.base,    b.base,     c.base,          transpose_flags(p.ta, p.tb),
+                        p.alpha,         beta};
+    const Threads threads = threads_for(lanes_);
+    const std::array<std::uint32_t, 4> constants{threads.x, threads.y, threads.x, threads.y};
+    const std::array<Binding, 3> bindings{a.binding, b.binding, c.binding};
+    recorder_->dispatch(
+        {Kernel::Gemm,
+         constants,
+         bindings,
+         std::as_bytes(std::span(&push, 1)),
+         {threads.groups_x(cols), threads.groups_y(rows), 1},
+         2.0 * static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(terms)});
+}
+
+void VulkanBackend::gemm(double alpha, const Buffer& a, Transpose ta, const Buffer& b, Transpose tb,
+                         double beta, Buffer& c)
+{
+    const Index m = ta == Transpose::No ? a.rows() : a.cols();
+    const Index k = ta == Transpose::No ? a.cols() : a.rows();
+    const Index n = tb == Transpose::No ? b.cols() : b.rows();
+    require(k == (tb == Transpose::No ? b.rows() : b.cols()), "gemm", "inner dimensions differ");
+    require(c.rows() == m && c.cols() == n, "gemm", "the result has another shape than the product");
+    require(a.precision() == c.precision() && b.precision() == c.precision(), "gemm", "precisions differ");
+    if (!fits({&a, &b, &c})) {
+        HostFallbackBackend::gemm(alpha, a, ta, b, tb, beta, c);
+        return;
+    }
+    product({{range_of(a), 0, a.cols()},
+             {range_of(b), 0, b.cols()},
+             {range_of(c), 0, c.cols()},
+             ta,
+             tb,
+             m,
+             n,
+             k,
+             static_cast<float>(alpha),
+             static_cast<float>(beta)});
+}
+
+/// The lower triangle of x·xᵀ or xᵀ·x. With `low` the sum is a pair of floats, alpha and beta are not
+/// applied.
+struct VulkanBackend::GramTask {
+    Operand x, c, low;
+    Transpose tx = Transpose::No;
+    Index n = 0, k = 0;
+    float alpha = 1.0F, beta = 0.0F;
+};
+
+void VulkanBackend::gram_lower(const GramTask& task)
+{
+    Shape tile{task.n, task.n, task.k};
+    const Index x_rows = rows_per_binding(task.x.stride);
+    if (task.tx == Transpose::No)
+        tile.m = tile.n = std::min(task.n, x_rows);
+    else
+        tile.k = std::min(task.k, x_rows);
+    tile.m = std::min(tile.m, rows_per_binding(task.c.stride));
+    tile = cut_to(tile, recorder_->flops_per_submit());
+    for (Index i = 0; i < task.n; i += tile.m) {
+        const Index rows = std::min(tile.m, task.n - i);
+        for (Index j = 0; j < i + rows; j += tile.n) {
+            for (Index k = 0; k < task.k; k += tile.k)
+                gram_tile(task, i, j, k, rows, std::min(tile.n, task.n - j), std::min(tile.k, task.k - k));
+        }
+    }
+}
+
+void VulkanBackend::gram_tile(const GramTask& task, Index i0, Index j0, Index k0, Index rows, Index cols,
+                              Index terms)
+{
+    const bool flip = task.tx == Transpose::Yes;
+    const auto [a_first, a_count] =
+        flip ? part_of(task.x, k0, terms, i0, rows) : part_of(task.x, i0, rows, k0, terms);
+    const auto [b_first, b_count] =
+        flip ? part_of(task.x, k0, terms, j0, cols) : part_of(task.x, j0, cols, k0, terms);
+    const auto [c_first, c_count] = part_of(task.c, i0, rows, j0, cols);
+    const bool pair = task.low.range != nullptr;
+    const View a = view(task.x.range, a_first, a_count, Access::Read);
+    const View b = view(task.x.range, b_first, b_count, Access::Read);
+    const View c = view(task.c.range, c_first, c_count, Access::ReadWrite);
+    const View low = pair ? view(task.low.range, c_first, c_count, Access::ReadWrite) : c;
+    const std::uint32_t flags = (flip ? 1U : 2U) | (k0 > 0 ? 4U : 0U);
+    const float beta = k0 == 0 ? task.beta : 1.0F;
+    const GramPush push{{u32(rows), u32(cols), u32(terms), u32(task.x.stride), u32(task.x.stride),
+                         u32(task.c.stride), a.base, b.base, c.base, flags, task.alpha, beta},
+                        u32(i0),
+                        u32(j0)};
+    const Threads threads = threads_for(lanes_);
+    const std::array<std::uint32_t, 5> constants{threads.x, threads.y, threads.x, threads.y, pair ? 1U : 0U};
+    const std::array<Binding, 4> bindings{a.binding, b.binding, c.binding, low.binding};
+    recorder_->dispatch(
+        {Kernel::Gram,
+         constants,
+         bindings,
+         std::as_bytes(std::span(&push, 1)),
+         {threads.groups_x(cols), threads.groups_y(rows), 1},
+         2.0 * static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(terms)});
+}
+
+void VulkanBackend::mirror(const Buffer& c)
+{
+    struct Push {
+        std::uint32_t rows, cols, order, base_upper, base_lower, row_origin, col_origin;
+    };
+    const Index n = c.rows();
+    Index side = std::min({n, rows_per_binding(n), Index{65535} * 16});
+    const double most = recorder_->flops_per_submit() / k_element_flops;
+    while (side > k_tile && static_cast<double>(side) * static_cast<double>(side) > most)
+        side = round_up(side / 2, k_tile);
+    const std::array<std::uint32_t, 0> no_constants{};
+    for (Index i = 0; i < n; i += side) {
+        for (Index j = i / side * side; j < n; j += side) {
+            const Index rows = std::min(side, n - i);
+            const Index cols = std::min(side, n - j);
+            const View upper = rows_view(c, i, rows, Access::ReadWrite);
+            const View lower = rows_view(c, j, cols, Access::ReadWrite);
+            const Push push{u32(rows), u32(cols), u32(n), upper.base, lower.base, u32(i), u32(j)};
+            const std::array<Binding, 2> bindings{upper.binding, lower.binding};
+            recorder_->dispatch({Kernel::Mirror,
+                                 no_constants,
+                                 bindings,
+                                 std::as_bytes(std::span(&push, 1)),
+                                 {u32((cols + 15) / 16), u32((rows + 15) / 16), 1},
+                                 k_element_flops * static_cast<double>(rows) * static_cast<double>(cols)});
+        }
+    }
+}
+
+void VulkanBackend::gram(double alpha, const Buffer& x, Transpose tx, double beta, Buffer& c)
+{
+    const Index n = tx == Transpose::No ? x.rows() : x.cols();
+    const Index k = tx == Transpose::No ? x.cols() : x.rows();
+    require(c.rows() == n && c.cols() == n, "gram", "the result has another shape than the product");
+    require(x.precision() == c.precision() || x.precision() == Precision::Float32, "gram",
+            "a float64 matrix needs a float64 result");
+    if (c.precision() == Precision::Float64 && fits({&x})) {
+        gram_double(alpha, x, tx, beta, c);
+        return;
+    }
+    if (!fits({&x, &c})) {
+        HostFallbackBackend::gram(alpha, x, tx, beta, c);
+        return;
+    }
+    gram_lower({{range_of(x), 0, x.cols()},
+                {range_of(c), 0, n},
+                {},
+                tx,
+                n,
+                k,
+                static_cast<float>(alpha),
+                static_cast<float>(beta)});
+    mirror(c);
+}
+
+/// The products on the device, as pairs of floats; c lives on the host in float64 and takes their sum.
+void VulkanBackend::gram_double(double alpha, const Buffer& x, Transpose tx, double beta, Buffer& c)
+{
+    const Index n = c.rows();
+    const Buffer high = new_buffer(n, n);
+    const Buffer low = new_buffer(n, n);
+    if (!fits({&high})) {
+        HostFallbackBackend::gram(alpha, x, tx, beta, c);
+        return;
+    }
+    gram_lower({{range_of(x), 0, x.cols()},
+                {range_of(high), 0, n},
+                {range_of(low), 0, n},
+                tx,
+                n,
+                tx == Transpose::No ? x.cols() : x.rows()});
+    const Matrix high_part = download(high);
+    const Matrix low_part = download(low);
+    MatrixD sum(n, n); // only the lower triangle was computed
+    for (Index i = 0; i < n; ++i) {
+        for (Index j = 0; j <= i; ++j) {
+            const double value = static_cast<double>(high_part(i, j)) + static_cast<double>(low_part(i, j));
+            sum(i, j) = sum(j, i) = value;
+        }
+    }
+    host().add_scaled(alpha, host().upload(sum), beta, c);
+}
+
+Index VulkanBackend::rows_per_binding(Index stride) const
+{
+    const auto most = static_cast<Index>((binding_limit_ - k_range_alignment) / sizeof(float));
+    const Index rows = std::max<Index>(1, most / std::max<Index>(1, stride));
+    return rows > k_tile ? round_down(rows, k_tile) : rows;
+}
+
+} // namespace rankscope::gpu

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "gpu/operations.h"
+
+namespace rankscope::gpu {
+
+namespace {
+
+constexpr Index k_panel = 64;              // columns of a feedback panel
+constexpr std::uint32_t k_panel_rows = 32; // rows, hence threads, of a group: panel × rows floats are shared
+constexpr std::uint32_t k_fit_lanes = 64;
+
+float code_span(const UniformGrid& grid) { return static_cast<float>((1 << grid.bits) - 1); }
+
+void require_grid(const Buffer& w, const GridBuffers& grid, const char* operation)
+{
+    require(grid.grid.bits >= 2 && grid.grid.bits <= 8, operation, "a grid has 2 to 8 bits");
+    const Index groups = grid.grid.groups(w.cols());
+    require(grid.scales.rows() == w.rows() && grid.scales.cols() == groups, operation,
+            "scales have another shape");
+    require(grid.zeros.rows() == w.rows() && grid.zeros.cols() == groups, operation,
+            "zero points have another shape");
+}
+
+} // namespace
+
+GridBuffers VulkanBackend::fit_grid(const Buffer& w, const UniformGrid& grid)
+{
+    require(grid.bits >= 2 && grid.bits <= 8, "fit_grid", "a grid has 2 to 8 bits");
+    // Searching for the best clipping and one range for a whole matrix stay with the host's float64.
+    if (!fits({&w}) || grid.clip != ClipSearch::None || grid.group < 0)
+        return HostFallbackBackend::fit_grid(w, grid);
+    const Index groups = grid.groups(w.cols());
+    GridBuffers fitted{grid, new_buffer(w.rows(), groups), new_buffer(w.rows(), groups)};
+    struct Push {
+        std::uint32_t rows, cols, width, groups;
+        std::uint32_t base_w, base_scales, base_zeros;
+        std::uint32_t symmetric;
+        float levels, symmetric_levels;
+    };
+    const float symmetric_levels = grid.rule == SymmetricRule::Full
+                                       ? code_span(grid) / 2.0F
+                                       : static_cast<float>((1 << (grid.bits - 1)) - 1);
+    const double flops = k_element_flops * static_cast<double>(w.cols());
+    for_rows(w.rows(), w.cols(), flops, [&](Index first, Index count) {
+        const View weights = rows_view(w, first, count, Access::Read);
+        const View scales = rows_view(fitted.scales, first, count, Access::Write);
+        const View zeros = rows_view(fitted.zeros, first, count, Access::Write);
+        const Push push{
+            u32(count),  u32(w.cols()), u32(grid.group_width(w.cols())), u32(groups),     weights.base,
+            scales.base, zeros.base,    grid.symmetric ? 1U : 0U,        code_span(grid), symmetric_levels};
+        run(Kernel::FitGrid, {k_fit_lanes}, {weights.binding, scales.binding, zeros.binding}, push,
+            static_cast<std::uint64_t>(count * groups), flops * static_cast<double>(count));
+    });
+    return fitted;
+}
+
+/// (scale, lowest code) of every row and group, from element `first` of `packed` on.
+void VulkanBackend::pack_grid(const GridBuffers& grid, const std::shared_ptr<DeviceRange>& packed,
+                              Index first)
+{
+    struct Push {
+        std::uint32_t count, base_grid, symmetric;
+        float lowest;
+    };
+    const float lowest = -static_cast<float>(1 << (grid.grid.bits - 1));
+    // Two floats leave for each that comes: half a binding's worth at a time.
+    const Index step = std::max<Index>(64, static_cast<Index>(binding_limit_ / 16) / 64 * 64);
+    const Index total = grid.scales.size();
+    for (Index start = 0; start < total; start += step) {
+        const Index count = std::min(step, total - start);
+        const View scales = view(range_of(grid.scales), start, count, Access::Read);
+        const View zeros = view(range_of(grid.zeros), start, count, Access::Read);
+        const View pairs = view(packed, first + 2 * start, 2 * count, Access::Write);
+        run(Kernel::PackGrid, {}, {scales.binding, zeros.binding, pairs.binding},
+            Push{u32(count), pairs.base, grid.grid.symmetric ? 1U : 0U, lowest}, flat_groups(count),
+            k_element_flops * static_cast<double>(count));
+    }
+}
+
+RoundedBuffers VulkanBackend::round_nearest(const Buffer& w, const GridBuffers& grid)
+{
+    require_grid(w, grid, "round_nearest");
+    if (!fits({&w, &grid.scales, &grid.zeros}))
+        return HostFallbackBackend::round_nearest(w, grid);
+    const Index groups = grid.scales.cols();
+    const auto packed = new_range(static_cast<VkDeviceSize>(2 * grid.scales.size()) * sizeof(float));
+    pack_grid(grid, packed, 0);
+    RoundedBuffers rounded{new_buffer(w.rows(), w.cols()), new_buffer(w.rows(), w.cols())};
+    struct Push {
+        std::uint32_t count, cols, width, groups;
+        std::uint32_t base_w, base_grid, base_codes, base_values;
+        float span;
+    };
+    const double flops = k_element_flops * static_cast<double>(w.cols());
+    for_rows(w.rows(), std::max(w.cols(), 2 * groups), flops, [&](Index first, Index count) {
+        const View weights = rows_view(w, first, count, Access::Read);
+        const View pairs = view(packed, first * 2 * groups, count * 2 * groups, Access::Read);
+        const View codes = rows_view(rounded.codes, first, count, Access::Write);
+        const View values = rows_view(rounded.values, first, count, Access::Write);
+        const Index elements = count * w.cols();
+        const Push push{u32(elements), u32(w.cols()), u32(grid.grid.group_width(w.cols())),
+                        u32(groups),   weights.base,  pairs.base,
+                        codes.base,    values.base,   code_span(grid.grid)};
+        run(Kernel::RoundNearest, {}, {weights.binding, pairs.binding, codes.binding, values.binding}, push,
+            flat_groups(elements), flops * static_cast<double>(count));
+    });
+    return rounded;
+}
+
+/// What the panels of one call share. targets become codes, errors start as the weights.
+struct VulkanBackend::FeedbackTask {
+    Buffer targets;
+    Buffer errors;
+    const Buffer& feedback;
+    std::shared_ptr<DeviceRange> grid; ///< group of every column, then pairs
+    Index groups = 0;
+    float span = 0.0F;
+};
+
+void VulkanBackend::feedback_panel(const FeedbackTask& task, Index start, Index count)
+{
+    struct Push {
+        std::uint32_t rows, cols, start, count, groups;
+        std::uint32_t base_targets, base_weights, base_feedback, base_pairs;
+        float span;
+    };
+    const Index rows = task.targets.rows();
+    const Index cols = task.targets.cols();
+    if (start > 0) // errors of all columns before the panel, through the feedback matrix
+        product({{range_of(task.errors), 0, cols},
+                 {range_of(task.feedback), start, cols},
+                 {range_of(task.targets), start, cols},
+                 Transpose::No,
+                 Transpose::No,
+                 rows,
+                 count,
+                 start,
+                 1.0F,
+                 1.0F});
+    const double flops = 2.0 * static_cast<double>(count * count) + 16.0 * static_cast<double>(count);
+    for_rows(rows, cols, flops, [&](Index first, Index part) {
+        const View targets = rows_view(task.targets, first, part, Access::ReadWrite);
+        const View errors = rows_view(task.errors, first, part, Access::ReadWrite);
+        const View feedback = rows_view(task.feedback, start, count, Access::Read);
+        const Index pairs = cols + first * 2 * task.groups;
+        const Push push{u32(part),    u32(cols),   u32(start),    u32(count), u32(task.groups),
+                        targets.base, errors.base, feedback.base, u32(pairs), task.span};
+        run(Kernel::RoundFeedback, {k_panel_rows, u32(k_panel)},
+            {targets.binding, errors.binding, feedback.binding, whole(task.grid, Access::Read).binding}, push,
+            static_cast<std::uint64_t>((part + k_panel_rows - 1) / k_panel_rows),
+            flops * static_cast<double>(part));
+    });
+}
+
+Buffer VulkanBackend::grid_values(const FeedbackTask& task)
+{
+    struct Push {
+        std::uint32_t count, cols, groups, base_codes, base_pairs, base_values;
+    };
+    Buffer values = new_buffer(task.targets.rows(), task.targets.cols());
+    const Index cols = values.cols();
+    const double flops = k_element_flops * static_cast<double>(cols);
+    for_rows(values.rows(), cols, flops, [&](Index first, Index count) {
+        const View codes = rows_view(task.targets, first, count, Access::Read);
+        const View to = rows_view(values, first, count, Access::Write);
+        const Index elements = count * cols;
+        const Push push{
+            u32(elements), u32(cols), u32(task.groups), codes.base, u32(cols + first * 2 * task.groups),
+            to.base};
+        run(Kernel::GridValues, {}, {codes.binding, whole(task.grid, Access::Read).binding, to.binding}, push,
+            flat_groups(elements), flops * static_cast<double>(count));
+    });
+    return values;
+}
+
+RoundedBuffers VulkanBackend::round_with_feedback(const Buffer& w, const Buffer& feedback,
+                                                  const GridBuffers& grid,
+                                                  std::span<const Index> group_column)
+{
+    require_grid(w, grid, "round_with_feedback");
+    require(feedback.rows() == w.cols() && feedback.cols() == w.cols(), "round_with_feedback",
+            "the feedback matrix has another size than the rows");
+    require(group_column.empty() || static_cast<Index>(group_column.size()) == w.cols(),
+            "round_with_feedback", "one group column per column is needed");
+    const Index groups = grid.scales.cols();
+    const auto grid_bytes = static_cast<VkDeviceSize>(w.cols() + 2 * grid.scales.size()) * sizeof(float);
+    if (!fits({&w, &feedback, &grid.scales, &grid.zeros}) || grid_bytes > binding_limit_
+        || rows_per_binding(w.cols()) < k_panel)
+        return HostFallbackBackend::round_with_feedback(w, feedback, grid, group_column);
+
+    const Index width = grid.grid.group_width(w.cols());
+    Vector column_groups(w.cols());
+    for (Index k = 0; k < w.cols(); ++k) {
+        const Index column = group_column.empty() ? k : group_column[static_cast<std::size_t>(k)];
+        require(column >= 0 && column < w.cols(), "round_with_feedback",
+                "a group column lies outside the matrix");
+        column_groups[k] = static_cast<float>(column / width);
+    }
+    FeedbackTask task{copy(w), copy(w), feedback, new_range(grid_bytes), groups, code_span(grid.grid)};
+    const auto map_bytes = static_cast<VkDeviceSize>(w.cols()) * sizeof(float);
+    recorder_->copy(uploaded(column_groups.data(), map_bytes), task.grid, {{0, 0, map_bytes}});
+    pack_grid(grid, task.grid, w.cols());
+    for (Index start = 0; start < w.cols(); start += k_panel)
+        feedback_panel(task, start, std::min(k_panel, w.cols() - start));
+    Buffer values = grid_values(task);
+    return {std::move(values), std::move(task.targets)};
+}
+
+} // namespace rankscope::gpu

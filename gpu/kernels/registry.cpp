@@ -2,7 +2,7 @@
 // A kernel is one .comp file, one enumerator and one line here.
 #include "gpu/kernels/registry.h"
 
-#include "kernel_words.h"
+#include "gpu/spirv/kernel_words.h"
 
 #include <array>
 #include <cassert>

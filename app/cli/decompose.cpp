@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "app/cli/options.h"
+#include "app/cli/session.h"
+#include "app/cli/table.h"
+#include "core/base/atomic_file.h"
+#include "core/checkpoint/checkpoint_reader.h"
+#include "core/checkpoint/checkpoint_writer.h"
+#include "core/methods/method.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstring>
+
+namespace rankscope::cli {
+namespace {
+
+using Given = std::map<std::string, ParameterValue, std::less<>>;
+
+struct DecomposeOptions {
+    std::filesystem::path input;
+    std::filesystem::path out;
+    std::filesystem::path report;
+    std::filesystem::path case_file;
+    std::string method;
+    std::optional<std::int64_t> bits;
+    std::optional<std::int64_t> group;
+    std::optional<std::int64_t> rank;
+    std::vector<std::string> settings;
+    bool trace = false;
+    bool force = false;
+};
+
+/// The matrix and what is known of its inputs.
+struct Input {
+    Matrix weight;
+    std::optional<Moments> moments;
+};
+
+Moments moments_of_tokens(const Matrix& x)
+{
+    // x is in × tokens, as the papers write it.
+    const MatrixD wide = x.cast<double>();
+    Moments moments;
+    moments.tokens = static_cast<std::uint64_t>(x.cols());
+    const double tokens = static_cast<double>(x.cols());
+    moments.hessian = wide * wide.transpose() / tokens;
+    moments.hessian = (0.5 * (moments.hessian + moments.hessian.transpose())).eval();
+    moments.mean_abs = wide.cwiseAbs().rowwise().mean();
+    moments.max_abs = wide.cwiseAbs().rowwise().maxCoeff();
+    return moments;
+}
+
+/// float64 where the file has it: a covariance loses digits that a factorisation needs when it is read as
+/// float32.
+Result<MatrixD> read_double(const CheckpointReader& reader, std::string_view tensor)
+{
+    auto view = reader.view(tensor);
+    auto rounded = reader.read(tensor); // refuses types and values that are no numbers
+    if (!view || !rounded)
+        return view ? rounded.error() : view.error();
+    if (view->dtype != DType::F64)
+        return MatrixD(rounded->cast<double>());
+    MatrixD exact(rounded->rows(), rounded->cols());
+    std::memcpy(exact.data(), view->bytes.data(), view->bytes.size());
+    return exact;
+}
+
+Result<Moments> moments_of_hessian(const CheckpointReader& reader)
+{
+    auto hessian = read_double(reader, "H");
+    if (!hessian)
+        return hessian.error();
+    if (hessian->rows() != hessian->cols())
+        return bad_input(
+            fmt::format("tensor H is {} × {}, it must be square", hessian->rows(), hessian->cols()));
+    Moments moments;
+    moments.tokens = 1;
+    moments.hessian = std::move(*hessian);
+    // H does not tell absolute values; the root mean square is the nearest figure that it holds.
+    moments.mean_abs = moments.hessian.diagonal().cwiseMax(0.0).cwiseSqrt();
+    moments.max_abs = moments.mean_abs;
+    return moments;
+}
+
+Result<Input> read_input(const DecomposeOptions& options)
+{
+    auto reader = CheckpointReader::open(options.input);
+    if (!reader)
+        return reader.error();
+    const auto refuse = [&](const Error& error) { return error.in(options.input.string()); };
+    Input input;
+    auto weight = (*reader)->read("W");
+    if (!weight)
+        return weight.error();
+    input.weight = std::move(*weight);
+    const bool has_tokens = (*reader)->find("X") != nullptr;
+    const bool has_hessian = (*reader)->find("H") != nullptr;
+    if (has_tokens) {
+        auto tokens = (*reader)->read("X");
+        if (!tokens)
+            return tokens.error();
+        if (tokens->rows() != input.weight.cols() || tokens->cols() == 0)
+            return refuse(bad_input(fmt::format("tensor X is {} × {}, it must be in × tokens with {} inputs",
+                                                tokens->rows(), tokens->cols(), input.weight.cols())));
+        input.moments = moments_of_tokens(*tokens);
+    } else if (has_hessian) {
+        auto moments = moments_of_hessian(**reader);
+        if (!moments)
+            return moments.error();
+        if (moments->channels() != input.weight.cols())
+            return refuse(bad_input(fmt::format("tensor H is {0} × {0}, W has {1} inputs",
+                                                moments->channels(), input.weight.cols())));
+        input.moments = std::move(*moments);
+    }
+    return input;
+}
+
+Result<ParameterValue> value_of(const Json& json)
+{
+    if (json.is_bool())
+        return ParameterValue(json.boolean());
+    if (json.is_integer())
+        return ParameterValue(json.integer());
+    if (json.is_number())
+        return ParameterValue(json.number());
+    if (json.is_string())
+        return ParameterValue(json.string());
+    return bad_input("it is neither a number nor a text nor true or false");
+}
+
+/// Method and parameters from a sidecar file like those of the golden cases.
+Status read_case(const std::filesystem::path& file, std::string& method, Given& given)
+{
+    auto json = Json::read(file);
+    if (!json)
+        return json.error();
+    if (method.empty())
+        method = (*json)["method"].string();
+    if (method.empty())
+        return bad_input("there is no \"method\"", file.string());
+    const Json::Object* parameters = (*json)["parameters"].object_if();
+    if (!parameters)
+        return bad_input("there is no object \"parameters\"", file.string());
+    for (const auto& [name, json_value] : *parameters) {
+        auto value = value_of(json_value);
+        if (!value)
+            return value.error().in(fmt::format("{}: parameter {}", file.string(), name));
+        given[name] = std::move(*value);
+    }
+    return {};
+}
+
+struct Task {
+    const Method* method = nullptr;
+    Parameters parameters;
+};
+
+Result<Task> read_task(const DecomposeOptions& options)
+{
+    std::string id = options.method;
+    Given given;
+    if (!options.case_file.empty()) {
+        if (auto read = read_case(options.case_file, id, given); !read)
+            return read.error();
+    }
+    if (id.empty())
+        return usage_error("--method or --case is needed", "decompose",
+                           "rankscope-cli methods lists the methods");
+    auto method = require_method(id);
+    if (!method)
+        return method.error();
+    const MethodInfo& info = (*method)->info();
+    for (const auto& [name, value] :
+         {std::pair{"bits", &options.bits}, {"group", &options.group}, {"rank", &options.rank}}) {
+        if (*value && info.find(name))
+            given[name] = **value;
+    }
+    for (const std::string& setting : options.settings) {
+        const auto equals = setting.find('=');
+        if (equals == std::string::npos || equals == 0)
+            return usage_error(fmt::format("\"{}\" is no KEY=VALUE", setting), "--set");
+        given[setting.substr(0, equals)] = setting.substr(equals + 1);
+    }
+    auto parameters = Parameters::make(info, given);
+    if (!parameters)
+        return parameters.error();
+    return Task{*method, std::move(*parameters)};
+}
+
+void add_trace(const std::vector<IterationReport>& trace, std::vector<TensorSource>& tensors)
+{
+    for (std::size_t i = 0; i < trace.size(); ++i) {
+        const std::string prefix = fmt::format("trace.{:03}.", i);
+        for (const auto& [name, matrix] :
+             {std::pair{"Q", &trace[i].quantized}, {"L", &trace[i].left}, {"R", &trace[i].right}}) {
+            if (matrix->size() > 0)
+                tensors.push_back(tensor_source(prefix + name, *matrix));
+        }
+    }
+}
+
+Status write_result(const DecomposeOptions& options, const Decomposition& decomposition)
+{
+    const QuantizedMatrix& q = decomposition.quantized;
+    std::vector<TensorSource> tensors;
+    if (q.codes.size() > 0) {
+        tensors.push_back(tensor_source("Q", q.dequantize()));
+        tensors.push_back(tensor_source("codes", q.codes));
+        tensors.push_back(tensor_source("scales", q.scales));
+        if (q.zeros.size() > 0 && !q.grid.symmetric)
+            tensors.push_back(tensor_source("zeros", q.zeros));
+    }
+    if (decomposition.low_rank.rank() > 0) {
+        tensors.push_back(tensor_source("L", decomposition.low_rank.left));
+        tensors.push_back(tensor_source("R", decomposition.low_rank.right));
+    }
+    tensors.push_back(tensor_source("W_hat", decomposition.reconstruct()));
+    if (options.trace)
+        add_trace(decomposition.trace, tensors);
+    return write_safetensors(options.out, std::move(tensors), {}, options.force);
+}
+
+Json iterations_json(const std::vector<IterationReport>& trace)
+{
+    Json list(Json::Array{});
+    for (const IterationReport& report : trace) {
+        Json entry;
+        entry.set("step", report.step);
+        entry.set("stage", report.stage);
+        entry.set("relative_activation_error", report.relative_activation_error);
+        entry.set("quantization_scale", report.quantization_scale);
+        entry.set("ratio_qx", report.ratio_qx);
+        entry.set("ratio_lrx", report.ratio_lrx);
+        list.push_back(std::move(entry));
+    }
+    return list;
+}
+
+Json report_json(const Task& task, const Decomposition& decomposition, const DecompositionQuality& quality,
+                 double seconds, Session& session)
+{
+    Json outliers(Json::Array{});
+    for (const Index channel : decomposition.outlier_channels)
+        outliers.push_back(std::int64_t{channel});
+    Json json;
+    json.set("method", task.method->info().id);
+    json.set("parameters", task.parameters.to_json());
+    json.set("seconds", seconds);
+    json.set("bits_per_weight", decomposition.bits_per_weight());
+    json.set("relative_error", quality.relative_error);
+    json.set("relative_activation_error", quality.relative_activation_error);
+    json.set("quantization_scale", decomposition.quantization_scale);
+    json.set("rank", std::int64_t{decomposition.low_rank.rank()});
+    json.set("outlier_channels", std::move(outliers));
+    json.set("iterations", iterations_json(decomposition.trace));
+    json.set("process", session.process());
+    return json;
+}
+
+std::string report_text(const Json& report, const std::vector<IterationReport>& trace)
+{
+    std::string text = fmt::format("{}: error {}, activation error {}, {} bits per weight, rank {}, {} s\n",
+                                   report["method"].string(), figure(report["relative_error"].number()),
+                                   figure(report["relative_activation_error"].number()),
+                                   figure(report["bits_per_weight"].number()), report["rank"].integer(),
+                                   figure(report["seconds"].number()));
+    if (trace.empty())
+        return text;
+    Table table({"step", "stage", "activation error", "Q scale", "|QX|/|WX|", "|LRX|/|WX|"});
+    for (const IterationReport& step : trace)
+        table.add({std::to_string(step.step), step.stage, figure(step.relative_activation_error),
+                   figure(step.quantization_scale), figure(step.ratio_qx), figure(step.ratio_lrx)});
+    return text + table.text();
+}
+
+/// Refuses outputs that exist before the work, not after it.
+Status check_outputs(const DecomposeOptions& options)
+{
+    std::error_code problem;
+    for (const auto& path : {options.out, options.report}) {
+        if (!options.force && !path.empty() && std::filesystem::exists(path, problem))
+            return bad_input("it exists already", path.string(),
+                             "Use --force to replace it, or choose another name");
+    }
+    return {};
+}
+
+Result<Output> decompose(const DecomposeOptions& options, Session& session)
+{
+    auto task = read_task(options);
+    if (!task)
+        return task.error();
+    if (auto free = check_outputs(options); !free)
+        return free.error();
+    auto input = read_input(options);
+    if (!input)
+        return input.error();
+    auto backend = session.backend();
+    if (!backend)
+        return backend.error();
+    const Moments* moments = input->moments ? &*input->moments : nullptr;
+    if (task->method->info().needs.hessian && !moments)
+        return bad_input(
+            fmt::format("method {} needs activations: there is neither a tensor X nor a tensor H",
+                        task->method->info().id),
+            options.input.string(), "Add X (in × tokens) or H (in × in, X·Xᵀ / tokens)");
+    const auto start = std::chrono::steady_clock::now();
+    LayerProblem problem;
+    problem.weight = (*backend)->upload(input->weight);
+    problem.moments = moments;
+    problem.name = "W";
+    problem.seed = session.options().seed;
+    problem.keep_iterates = options.trace;
+    auto decomposition = task->method->decompose(problem, task->parameters, **backend, session.monitor());
+    if (!decomposition)
+        return decomposition.error().in(options.input.string());
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const DecompositionQuality quality = measure(input->weight, *decomposition, moments);
+    Output output;
+    output.document = report_json(*task, *decomposition, quality, seconds, session);
+    output.text = report_text(output.document, decomposition->trace);
+    if (auto written = write_result(options, *decomposition); !written)
+        return written.error();
+    if (!options.report.empty()) {
+        if (auto written = write_text_file(options.report, output.document.dump(2) + "\n", options.force);
+            !written)
+            return written.error();
+    }
+    return output;
+}
+
+} // namespace
+
+void add_decompose(Program& program)
+{
+    auto options = std::make_shared<DecomposeOptions>();
+    CLI::App* command = program.add("decompose", "One matrix, for research and teaching",
+                                    [options](Session& session) { return decompose(*options, session); });
+    command->add_option("--input", options->input, "Safetensors file with W and, where needed, X or H")
+        ->type_name("IN.safetensors")
+        ->required();
+    command->add_option("--method", options->method, "Method; see rankscope-cli methods")->type_name("M");
+    command->add_option("--bits", options->bits, "Bits of each weight in Q")->type_name("B");
+    command->add_option("--group", options->group, "Inputs that share a scale; 0: per output, -1: per matrix")
+        ->type_name("G");
+    command->add_option("--rank", options->rank, "Rank of L·R")->type_name("R");
+    command->add_option("--set", options->settings, "Any parameter; repeatable")
+        ->type_name("KEY=VALUE")
+        ->allow_extra_args(false);
+    command->add_option("--case", options->case_file, "Method and parameters from a file")
+        ->type_name("CASE.json");
+    command->add_option("--out", options->out, "Q, codes, scales, zeros, L, R, W_hat")
+        ->type_name("OUT.safetensors")
+        ->required();
+    command->add_option("--report", options->report, "Figures as JSON")->type_name("REPORT.json");
+    command->add_flag("--trace", options->trace, "Write the matrices of every iteration too");
+    add_force(command, options->force);
+}
+
+} // namespace rankscope::cli

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "app/cli/options.h"
+#include "app/cli/session.h"
+#include "app/cli/table.h"
+#include "core/base/byte_size.h"
+#include "gpu/vulkan_backend.h"
+
+#include <fmt/format.h>
+
+namespace rankscope::cli {
+namespace {
+
+std::string_view type_name(DeviceType type)
+{
+    switch (type) {
+    case DeviceType::Discrete:
+        return "discrete";
+    case DeviceType::Integrated:
+        return "integrated";
+    case DeviceType::Virtual:
+        return "virtual";
+    case DeviceType::Software:
+        return "software";
+    case DeviceType::Other:
+        return "other";
+    }
+    return "other";
+}
+
+/// Runs the self-test of one device; false when a row failed.
+Result<bool> test_device(const std::string& backend_id, Json& document, std::string& text)
+{
+    auto backend = open_backend(backend_id);
+    if (!backend)
+        return backend.error();
+    auto rows = self_test(**backend);
+    if (!rows)
+        return rows.error();
+    Json list(Json::Array{});
+    Table table({"  operation", "error", "tolerance", "passed"});
+    bool passed = true;
+    for (const SelfTestRow& row : *rows) {
+        Json json;
+        json.set("operation", row.operation);
+        json.set("error", row.error);
+        json.set("tolerance", row.tolerance);
+        json.set("passed", row.passed);
+        list.push_back(std::move(json));
+        table.add(
+            {"  " + row.operation, figure(row.error), figure(row.tolerance), row.passed ? "yes" : "NO"});
+        passed = passed && row.passed;
+    }
+    document.set("self_test", std::move(list));
+    document.set("passed", passed);
+    text += table.text();
+    return passed;
+}
+
+Json device_json(const VulkanDevice& device)
+{
+    Json json;
+    json.set("id", fmt::format("vulkan:{}", device.index));
+    json.set("name", device.name);
+    json.set("type", type_name(device.type));
+    json.set("driver", device.driver);
+    json.set("api_version", device.api_version);
+    json.set("memory_bytes", device.memory_bytes);
+    json.set("max_storage_range_bytes", device.max_storage_range_bytes);
+    json.set("max_workgroup_invocations", std::int64_t{device.max_workgroup_invocations});
+    json.set("shared_memory_bytes", std::int64_t{device.shared_memory_bytes});
+    json.set("subgroup_size", std::int64_t{device.subgroup_size});
+    json.set("usable", device.usable);
+    json.set("reason", device.reason);
+    return json;
+}
+
+std::string device_text(const VulkanDevice& device)
+{
+    return fmt::format(
+        "vulkan:{}  {} ({}, Vulkan {}, {}); {} of memory, {} a binding, {} invocations, {} shared, "
+        "subgroups of {}{}\n",
+        device.index, device.name, type_name(device.type), device.api_version, device.driver,
+        format_byte_size(device.memory_bytes), format_byte_size(device.max_storage_range_bytes),
+        device.max_workgroup_invocations, format_byte_size(device.shared_memory_bytes), device.subgroup_size,
+        device.usable ? "" : "; not usable: " + device.reason);
+}
+
+Result<Output> list_devices(bool with_test)
+{
+    Output output;
+    Json list(Json::Array{});
+    bool all_passed = true;
+    const auto add = [&](Json json, std::string text, const std::string& id, bool usable) -> Status {
+        if (with_test && usable) {
+            auto passed = test_device(id, json, text);
+            if (!passed)
+                return passed.error();
+            all_passed = all_passed && *passed;
+        }
+        list.push_back(std::move(json));
+        output.text += text;
+        return {};
+    };
+    const auto cpu = make_cpu_backend();
+    Json cpu_json;
+    cpu_json.set("id", cpu->id());
+    cpu_json.set("name", cpu->name());
+    cpu_json.set("type", "cpu");
+    cpu_json.set("memory_bytes", available_memory_bytes());
+    cpu_json.set("usable", true);
+    const std::string cpu_text = fmt::format("cpu       {}; {} of memory free\n", cpu->name(),
+                                             format_byte_size(available_memory_bytes()));
+    if (auto added = add(std::move(cpu_json), cpu_text, "cpu", true); !added)
+        return added.error();
+    auto devices = vulkan_devices();
+    output.document.set("vulkan", devices ? Json() : Json(devices.error().sentence()));
+    if (devices) {
+        for (const VulkanDevice& device : *devices) {
+            if (auto added = add(device_json(device), device_text(device),
+                                 fmt::format("vulkan:{}", device.index), device.usable);
+                !added)
+                return added.error();
+        }
+    } else {
+        output.text += devices.error().sentence() + "\n";
+    }
+    if (!all_passed)
+        return Error{ErrorKind::NoDevice,
+                     "a device computes wrong numbers: its self-test failed",
+                     {},
+                     "Update its driver, or compute with --backend cpu"};
+    output.document.set("devices", std::move(list));
+    return output;
+}
+
+} // namespace
+
+void add_devices(Program& program)
+{
+    auto with_test = std::make_shared<bool>(false);
+    CLI::App* command = program.add("devices", "Compute devices and their limits",
+                                    [with_test](Session&) { return list_devices(*with_test); });
+    command->add_flag("--self-test", *with_test, "Compare every operation of every device with the CPU");
+}
+
+} // namespace rankscope::cli

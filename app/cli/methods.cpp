@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "app/cli/options.h"
+#include "app/cli/session.h"
+#include "app/cli/table.h"
+#include "core/methods/method.h"
+
+#include <fmt/format.h>
+
+namespace rankscope::cli {
+namespace {
+
+std::string_view type_name(ParameterType type)
+{
+    switch (type) {
+    case ParameterType::Flag:
+        return "flag";
+    case ParameterType::Integer:
+        return "integer";
+    case ParameterType::Real:
+        return "real";
+    case ParameterType::Choice:
+        return "choice";
+    }
+    return "";
+}
+
+bool has_range(const ParameterInfo& parameter)
+{
+    return parameter.type == ParameterType::Integer || parameter.type == ParameterType::Real;
+}
+
+Json parameter_json(const ParameterInfo& parameter)
+{
+    Json json;
+    json.set("name", parameter.name);
+    json.set("title", parameter.title);
+    json.set("type", type_name(parameter.type));
+    json.set("default", to_json(parameter.fallback));
+    if (has_range(parameter)) {
+        json.set("minimum", parameter.minimum);
+        json.set("maximum", parameter.maximum);
+    }
+    if (parameter.type == ParameterType::Choice) {
+        Json choices(Json::Array{});
+        for (const std::string& choice : parameter.choices)
+            choices.push_back(choice);
+        json.set("choices", std::move(choices));
+    }
+    json.set("unit", parameter.unit);
+    json.set("help", parameter.help);
+    return json;
+}
+
+Json method_json(const MethodInfo& info)
+{
+    Json parameters(Json::Array{});
+    for (const ParameterInfo& parameter : info.parameters)
+        parameters.push_back(parameter_json(parameter));
+    Json json;
+    json.set("id", info.id);
+    json.set("title", info.title);
+    json.set("summary", info.summary);
+    json.set("source", info.source);
+    json.set("needs_calibration", info.needs.hessian);
+    json.set("has_low_rank", info.has_low_rank);
+    json.set("parameters", std::move(parameters));
+    return json;
+}
+
+std::string method_text(const MethodInfo& info)
+{
+    std::string text = fmt::format("{}: {}\n  {}\n  Source: {}{}\n", info.id, info.title, info.summary,
+                                   info.source, info.needs.hessian ? "; needs a calibration" : "");
+    Table table({"  parameter", "type", "range", "default", "meaning"});
+    for (const ParameterInfo& parameter : info.parameters) {
+        std::string range;
+        if (has_range(parameter))
+            range = fmt::format("{:g} … {:g}", parameter.minimum, parameter.maximum);
+        else if (parameter.type == ParameterType::Choice)
+            range = fmt::format("{}", fmt::join(parameter.choices, ", "));
+        table.add({"  " + parameter.name, std::string(type_name(parameter.type)), range,
+                   to_string(parameter.fallback), parameter.help});
+    }
+    return text + table.text() + "\n";
+}
+
+Output list_methods()
+{
+    Json list(Json::Array{});
+    Output output;
+    for (const Method* method : methods()) {
+        list.push_back(method_json(method->info()));
+        output.text += method_text(method->info());
+    }
+    output.document.set("methods", std::move(list));
+    return output;
+}
+
+} // namespace
+
+void add_methods(Program& program)
+{
+    program.add("methods", "The methods with their parameters, ranges, defaults and sources",
+                [](Session&) -> Result<Output> { return list_methods(); });
+}
+
+} // namespace rankscope::cli

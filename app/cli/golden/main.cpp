@@ -3,6 +3,7 @@
 #include "app/cli/golden/handlers.h"
 
 #include "core/plan/layer_plan.h"
+#include "gpu/vulkan_backend.h"
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -97,13 +98,6 @@ Json to_json(const Outcome& outcome)
     if (!outcome.reason.empty())
         json.set("reason", outcome.reason);
     return json;
-}
-
-Result<std::unique_ptr<Backend>> open_backend(const std::string& choice)
-{
-    if (choice == "cpu")
-        return make_cpu_backend();
-    return usage_error("there is no backend '" + choice + "' here; there is cpu");
 }
 
 struct Options {

@@ -102,7 +102,7 @@ Json to_json(const Outcome& outcome)
 
 struct Options {
     std::string folder;
-    std::string backend = "cpu";
+    std::string backend = "auto";
     std::string filter;
     bool json = false;
 };

@@ -25,6 +25,29 @@ struct Outcome {
     std::string reason;
 };
 
+/// Inputs that belong together have matching shapes, and are numbers; handlers rely on it.
+Status check_inputs(const GoldenCase& golden)
+{
+    for (const char* name : {"W", "H", "X", "x"})
+        if (!golden.tensor(name).allFinite())
+            return bad_input(fmt::format("tensor {} holds a value that is not finite", name));
+    const MatrixD& hessian = golden.tensor("H");
+    if (hessian.rows() != hessian.cols())
+        return bad_input("tensor H is not square");
+    if (golden.has("W")) {
+        const Index inputs = golden.tensor("W").cols();
+        const auto fits = [&](const char* name, Index size) { return !golden.has(name) || size == inputs; };
+        if (!fits("H", hessian.rows()) || !fits("X", golden.tensor("X").rows())
+            || !fits("signs_right", golden.tensor("signs_right").cols())
+            || (golden.has("signs_left") && golden.tensor("signs_left").cols() != golden.tensor("W").rows()))
+            return bad_input("the inputs of the case do not fit to the shape of W");
+    }
+    if (const Json* bits = golden.parameters().find("bits");
+        bits && (bits->integer() < 2 || bits->integer() > 8))
+        return usage_error("parameter bits is not in 2 … 8");
+    return {};
+}
+
 Status check(const GoldenCase& golden, Backend& backend, Verdict& verdict)
 {
     const Handler* handler = find_handler(golden.method());
@@ -33,6 +56,8 @@ Status check(const GoldenCase& golden, Backend& backend, Verdict& verdict)
     for (const std::string_view tensor : handler->needs)
         if (!golden.has(tensor))
             return bad_input("the case holds no tensor " + std::string(tensor));
+    if (auto sound = check_inputs(golden); !sound)
+        return sound;
     return handler->check(golden, backend, verdict);
 }
 

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "app/workbench/jobs/job_runner.h"
+
+#include "app/workbench/text.h"
+#include "core/compute/backend.h"
+
+#include <algorithm>
+#include <new>
+
+namespace rankscope {
+
+using Clock = std::chrono::steady_clock;
+
+struct JobRunner::Job {
+    JobId id = 0;
+    JobSpec spec;
+    QPointer<QObject> context;
+    bool had_context = false;
+    JobMonitor monitor;
+    std::atomic<bool> running{false};
+    std::atomic<Clock::rep> started{0}; // ticks; set by the worker
+    std::atomic<Clock::rep> ended{0};
+    JobState final_state = JobState::Queued; // GUI thread; Queued until finished
+    QString message;
+
+    JobState state() const
+    {
+        if (final_state != JobState::Queued)
+            return final_state;
+        return running.load(std::memory_order_acquire) ? JobState::Running : JobState::Queued;
+    }
+    double elapsedSeconds() const
+    {
+        const auto begin = started.load(std::memory_order_acquire);
+        if (begin == 0)
+            return 0.0;
+        const auto end = ended.load(std::memory_order_acquire);
+        const auto last = end != 0 ? end : Clock::now().time_since_epoch().count();
+        return std::chrono::duration<double>(Clock::duration(last - begin)).count();
+    }
+};
+
+double estimateSecondsLeft(double elapsed, double fraction, std::uint64_t finished_units)
+{
+    if (fraction <= 0.0 || (fraction < 0.05 && finished_units < 3))
+        return -1.0;
+    return std::max(0.0, elapsed * (1.0 - fraction) / fraction);
+}
+
+JobRunner::JobRunner(QObject* parent) : QObject(parent)
+{
+    work_pool_.setMaxThreadCount(1);
+    view_pool_.setMaxThreadCount(3);
+    sampler_.setInterval(100);
+    connect(&sampler_, &QTimer::timeout, this, &JobRunner::sample);
+}
+
+JobRunner::~JobRunner()
+{
+    cancelAll();
+    work_pool_.waitForDone();
+    view_pool_.waitForDone();
+}
+
+JobId JobRunner::enqueue(const JobSpec& spec, QObject* context, Body body)
+{
+    auto job = std::make_shared<Job>();
+    job->id = next_id_++;
+    job->spec = spec;
+    job->context = context;
+    job->had_context = context != nullptr;
+    jobs_.insert(job->id, job);
+    order_.push_back(job->id);
+    Q_EMIT jobAdded(job->id);
+    if (!sampler_.isActive())
+        sampler_.start();
+
+    QThreadPool& pool = spec.lane == JobLane::Work ? work_pool_ : view_pool_;
+    pool.start([this, job, body = std::move(body)] {
+        job->started.store(Clock::now().time_since_epoch().count(), std::memory_order_release);
+        job->running.store(true, std::memory_order_release);
+        const Completion completion = body(job->monitor);
+        job->ended.store(Clock::now().time_since_epoch().count(), std::memory_order_release);
+        QMetaObject::invokeMethod(
+            this, [this, job, completion] { finish(job, completion); }, Qt::QueuedConnection);
+    });
+    return job->id;
+}
+
+std::optional<Error> JobRunner::guarded(const std::function<void()>& work, const JobMonitor& monitor)
+{
+    try {
+        monitor.throw_if_cancelled();
+        work();
+        return std::nullopt;
+    } catch (const Cancelled&) {
+        return Error{ErrorKind::Cancelled, "Stopped on request; finished work is kept", {}, {}};
+    } catch (const BackendFailure& failure) {
+        return failure.error();
+    } catch (const std::bad_alloc&) {
+        return Error{ErrorKind::NoSpace,
+                     "There is not enough memory for this",
+                     {},
+                     "Close other programs or use a smaller model"};
+    } catch (const std::exception& failure) {
+        return internal_error(std::string("Something failed that never should: ") + failure.what());
+    }
+}
+
+void JobRunner::finish(const std::shared_ptr<Job>& job, const Completion& completion)
+{
+    if (!completion.error) {
+        job->final_state = JobState::Done;
+    } else if (completion.error->kind == ErrorKind::Cancelled) {
+        job->final_state = JobState::Cancelled;
+    } else {
+        job->final_state = JobState::Failed;
+        job->message = toQString(completion.error->sentence());
+    }
+    Q_EMIT jobChanged(job->id);
+    if (!job->had_context || job->context)
+        completion.deliver();
+    Q_EMIT jobFinished(job->id);
+    // Hidden jobs (a click's picture) would pile up by the hundreds: they are forgotten at once.
+    if (!job->spec.shown) {
+        jobs_.remove(job->id);
+        std::erase(order_, job->id);
+    }
+    if (idle()) {
+        sampler_.stop();
+        Q_EMIT becameIdle();
+    }
+}
+
+void JobRunner::sample()
+{
+    for (const JobId id : std::vector<JobId>(order_)) {
+        const auto job = find(id);
+        if (job && job->spec.shown && job->state() == JobState::Running)
+            Q_EMIT jobChanged(id);
+    }
+}
+
+void JobRunner::cancel(JobId id)
+{
+    if (const auto job = find(id))
+        job->monitor.requestCancel();
+}
+
+void JobRunner::cancelAll()
+{
+    for (const auto& job : std::as_const(jobs_))
+        job->monitor.requestCancel();
+}
+
+bool JobRunner::idle() const { return idle(JobLane::Work) && idle(JobLane::View); }
+
+bool JobRunner::idle(JobLane lane) const
+{
+    return std::none_of(jobs_.cbegin(), jobs_.cend(), [lane](const std::shared_ptr<Job>& job) {
+        return job->spec.lane == lane && job->final_state == JobState::Queued;
+    });
+}
+
+JobInfo JobRunner::info(JobId id) const
+{
+    JobInfo result;
+    const auto job = find(id);
+    if (!job)
+        return result;
+    result.id = id;
+    result.title = job->spec.title;
+    result.lane = job->spec.lane;
+    result.shown = job->spec.shown;
+    result.state = job->state();
+    result.progress = job->monitor.snapshot();
+    result.elapsed_seconds = job->elapsedSeconds();
+    result.message = job->message;
+    if (result.state == JobState::Running) {
+        const auto& items = result.progress.items;
+        const auto finished =
+            static_cast<std::uint64_t>(std::count_if(items.cbegin(), items.cend(), [](const JobItem& item) {
+                return item.state == JobItem::State::Done;
+            }));
+        result.left_seconds = estimateSecondsLeft(result.elapsed_seconds, result.progress.fraction(),
+                                                  items.isEmpty() ? result.progress.done : finished);
+    }
+    return result;
+}
+
+void JobRunner::clearFinished()
+{
+    std::erase_if(order_, [this](JobId id) { return find(id)->final_state != JobState::Queued; });
+    for (auto it = jobs_.begin(); it != jobs_.end();)
+        it = (*it)->final_state != JobState::Queued ? jobs_.erase(it) : std::next(it);
+    Q_EMIT cleared();
+}
+
+std::shared_ptr<JobRunner::Job> JobRunner::find(JobId id) const { return jobs_.value(id); }
+
+} // namespace rankscope

@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "app/workbench/models/layer_table_model.h"
+
+#include "app/workbench/models/number_format.h"
+#include "app/workbench/plan_presets.h"
+#include "app/workbench/text.h"
+#include "core/methods/method.h"
+
+#include <QRegularExpression>
+
+#include <algorithm>
+#include <cmath>
+
+namespace rankscope {
+
+namespace {
+
+// internalId of an index: 0 for the top level, else the number of the parent group plus one.
+constexpr quintptr k_top = 0;
+
+QString shapeText(const Shape& shape)
+{
+    QStringList sides;
+    for (const auto side : shape)
+        sides << QString::number(side);
+    return sides.isEmpty() ? QStringLiteral("scalar") : sides.join(QStringLiteral(" × "));
+}
+
+QString roleOf(const Model& model, const QString& tensor)
+{
+    QString layer = tensor;
+    if (layer.endsWith(QLatin1String(".weight")))
+        layer.chop(7);
+    if (const LinearLayer* linear = model.find_linear(toStd(layer)))
+        return toQString(short_name(linear->role));
+    const std::string name = toStd(tensor);
+    if (name == model.architecture().embedding())
+        return QStringLiteral("embed");
+    if (name == model.architecture().head())
+        return QStringLiteral("head");
+    return tensor.contains(QLatin1String("norm")) ? QStringLiteral("norm") : QString();
+}
+
+/// layers.2 before layers.10: a run of digits compares as a number.
+bool naturallyBefore(std::string_view a, std::string_view b)
+{
+    const auto digits = [](std::string_view text) {
+        const auto end = std::find_if(text.begin(), text.end(), [](char c) { return c < '0' || c > '9'; });
+        return static_cast<std::size_t>(end - text.begin());
+    };
+    while (!a.empty() && !b.empty()) {
+        const std::size_t digits_a = digits(a);
+        const std::size_t digits_b = digits(b);
+        const bool numbers = digits_a > 0 && digits_b > 0;
+        if (numbers && digits_a != digits_b)
+            return digits_a < digits_b;
+        const std::size_t length = numbers ? digits_a : 1;
+        if (const int order = a.substr(0, length).compare(b.substr(0, length)); order != 0)
+            return order < 0;
+        a.remove_prefix(length);
+        b.remove_prefix(length);
+    }
+    return a.size() < b.size();
+}
+
+bool isNumeric(int column)
+{
+    return column == LayerTableModel::Size || column == LayerTableModel::Crest
+           || column == LayerTableModel::Kurtosis || column == LayerTableModel::Done
+           || column == LayerTableModel::ShapeColumn;
+}
+
+} // namespace
+
+LayerTableModel::LayerTableModel(Session& session, QObject* parent)
+    : QAbstractItemModel(parent), session_(session)
+{
+    connect(&session_, &Session::modelChanged, this, &LayerTableModel::rebuild);
+    connect(&session_, &Session::calibrationChanged, this, &LayerTableModel::refreshFigures);
+    connect(&session_, &Session::planChanged, this, [this] { refreshColumns(Planned, Planned); });
+    connect(&session_, &Session::runChanged, this, [this] {
+        done_.clear();
+        if (session_.run()) {
+            for (const LayerResult& result : session_.run()->results())
+                done_.insert(toQString(result.layer), result.quality.relative_activation_error);
+        }
+        refreshColumns(Done, Done);
+    });
+    rebuild();
+}
+
+void LayerTableModel::rebuild()
+{
+    beginResetModel();
+    tensors_.clear();
+    groups_.clear();
+    top_.clear();
+    by_name_.clear();
+    done_.clear();
+    if (session_.model()) {
+        std::vector<const TensorInfo*> ordered;
+        for (const TensorInfo& info : session_.model()->checkpoint().tensors())
+            ordered.push_back(&info);
+        std::stable_sort(ordered.begin(), ordered.end(), [](const TensorInfo* a, const TensorInfo* b) {
+            return naturallyBefore(a->name, b->name);
+        });
+        for (const TensorInfo* info : ordered)
+            addTensor(*info);
+    }
+    endResetModel();
+    refreshFigures();
+}
+
+void LayerTableModel::addTensor(const TensorInfo& info)
+{
+    static const QRegularExpression block(QStringLiteral("^(.*?\\.(\\d+))\\.(.+)$"));
+    Tensor tensor;
+    tensor.facts.name = toQString(info.name);
+    tensor.facts.role = roleOf(*session_.model(), tensor.facts.name);
+    tensor.facts.dtype = toQString(name(info.dtype));
+    tensor.shape = shapeText(info.shape);
+    tensor.elements = element_count(info.shape);
+    tensor.bytes = info.bytes;
+    QString layer = tensor.facts.name;
+    if (layer.endsWith(QLatin1String(".weight")))
+        layer.chop(7);
+    if (session_.model()->find_linear(toStd(layer)))
+        tensor.layer = layer;
+
+    tensor.label = tensor.facts.name;
+    const auto match = block.match(tensor.facts.name);
+    if (match.hasMatch()) {
+        const QString group_name = match.captured(1);
+        tensor.facts.block = match.captured(2).toInt();
+        tensor.label = match.captured(3);
+        if (groups_.isEmpty() || groups_.last().name != group_name) {
+            top_.append({true, static_cast<int>(groups_.size())});
+            groups_.append({group_name, {}, 0, static_cast<int>(top_.size()) - 1});
+        }
+        tensor.group = static_cast<int>(groups_.size()) - 1;
+        tensor.position = static_cast<int>(groups_.last().tensors.size());
+        groups_.last().tensors.append(static_cast<int>(tensors_.size()));
+        groups_.last().bytes += tensor.bytes;
+    } else {
+        tensor.position = static_cast<int>(top_.size());
+        top_.append({false, static_cast<int>(tensors_.size())});
+    }
+    if (tensor.label.endsWith(QLatin1String(".weight")))
+        tensor.label.chop(7);
+    by_name_.insert(tensor.facts.name, static_cast<int>(tensors_.size()));
+    tensors_.append(tensor);
+}
+
+void LayerTableModel::refreshFigures()
+{
+    for (Tensor& tensor : tensors_) {
+        const auto figures = tensor.layer.isEmpty() ? std::nullopt : session_.figures(tensor.layer);
+        tensor.facts.crest = figures ? figures->crest : std::numeric_limits<double>::quiet_NaN();
+        tensor.facts.kurtosis = figures ? figures->kurtosis : std::numeric_limits<double>::quiet_NaN();
+    }
+    refreshColumns(Crest, Kurtosis);
+}
+
+void LayerTableModel::refreshColumns(int first, int last)
+{
+    if (top_.isEmpty())
+        return;
+    Q_EMIT dataChanged(index(0, first), index(static_cast<int>(top_.size()) - 1, last));
+    for (const Group& group : std::as_const(groups_)) {
+        const QModelIndex parent = index(group.position, 0);
+        Q_EMIT dataChanged(index(0, first, parent),
+                           index(static_cast<int>(group.tensors.size()) - 1, last, parent));
+    }
+}
+
+QModelIndex LayerTableModel::indexOf(const QString& tensor) const
+{
+    const auto found = by_name_.constFind(tensor);
+    if (found == by_name_.constEnd())
+        return {};
+    const Tensor& row = tensors_[*found];
+    return row.group < 0 ? createIndex(row.position, 0, k_top)
+                         : createIndex(row.position, 0, static_cast<quintptr>(row.group) + 1);
+}
+
+const TensorFacts* LayerTableModel::facts(const QModelIndex& index) const
+{
+    if (!index.isValid())
+        return nullptr;
+    if (index.internalId() != k_top) {
+        const Group& group = groups_[static_cast<qsizetype>(index.internalId()) - 1];
+        return &tensors_[group.tensors[index.row()]].facts;
+    }
+    const Top& top = top_[index.row()];
+    return top.group ? nullptr : &tensors_[top.index].facts;
+}
+
+QModelIndex LayerTableModel::index(int row, int column, const QModelIndex& parent) const
+{
+    if (!hasIndex(row, column, parent))
+        return {};
+    if (!parent.isValid())
+        return createIndex(row, column, k_top);
+    return createIndex(row, column, static_cast<quintptr>(top_[parent.row()].index) + 1);
+}
+
+QModelIndex LayerTableModel::parent(const QModelIndex& child) const
+{
+    if (!child.isValid() || child.internalId() == k_top)
+        return {};
+    return createIndex(groups_[static_cast<qsizetype>(child.internalId()) - 1].position, 0, k_top);
+}
+
+int LayerTableModel::rowCount(const QModelIndex& parent) const
+{
+    if (!parent.isValid())
+        return static_cast<int>(top_.size());
+    if (parent.column() != 0 || parent.internalId() != k_top || !top_[parent.row()].group)
+        return 0;
+    return static_cast<int>(groups_[top_[parent.row()].index].tensors.size());
+}
+
+int LayerTableModel::columnCount(const QModelIndex&) const { return k_columns; }
+
+QString LayerTableModel::planned(const Tensor& tensor) const
+{
+    const LayerPlan* row = tensor.layer.isEmpty() ? nullptr : session_.planRow(tensor.layer);
+    if (!row)
+        return {};
+    if (!row->include)
+        return QStringLiteral("keep");
+    const Method* method = find_method(row->method);
+    QString text = method ? toQString(method->info().title) : toQString(row->method);
+    if (const auto bits = rowInteger(*row, "bits"))
+        text += QStringLiteral(" %1-bit").arg(*bits);
+    if (const auto rank = rowInteger(*row, "rank"))
+        text += QStringLiteral(" r%1").arg(*rank);
+    return text;
+}
+
+QVariant LayerTableModel::tensorText(const Tensor& tensor, int column) const
+{
+    switch (column) {
+    case Name:
+        return tensor.label;
+    case Role:
+        return tensor.facts.role;
+    case ShapeColumn:
+        return tensor.shape;
+    case Type:
+        return tensor.facts.dtype;
+    case Size:
+        return formatBytes(static_cast<qint64>(tensor.bytes));
+    case Crest:
+        return tensor.layer.isEmpty() ? QString() : formatMeasured(tensor.facts.crest, 3);
+    case Kurtosis:
+        return tensor.layer.isEmpty() ? QString() : formatMeasured(tensor.facts.kurtosis, 3);
+    case Planned:
+        return planned(tensor);
+    case Done:
+        return done_.contains(tensor.layer) ? formatMeasured(done_.value(tensor.layer), 3) : QString();
+    default:
+        return {};
+    }
+}
+
+QVariant LayerTableModel::groupText(const Group& group, int column) const
+{
+    switch (column) {
+    case Name:
+        return group.name;
+    case ShapeColumn:
+        return QStringLiteral("%1 tensors").arg(group.tensors.size());
+    case Size:
+        return formatBytes(static_cast<qint64>(group.bytes));
+    default:
+        return {};
+    }
+}
+
+QString LayerTableModel::toolTip(const Tensor& tensor, int column) const
+{
+    switch (column) {
+    case Size:
+        return QStringLiteral("%1 bytes").arg(formatCount(static_cast<qint64>(tensor.bytes)));
+    case ShapeColumn:
+        return QStringLiteral("%1 values").arg(formatCount(tensor.elements));
+    case Crest:
+        return formatExact(tensor.facts.crest);
+    case Kurtosis:
+        return formatExact(tensor.facts.kurtosis);
+    default:
+        return tensor.facts.name;
+    }
+}
+
+QVariant LayerTableModel::sortValue(const QModelIndex& index) const
+{
+    const int column = index.column();
+    const bool nested = index.internalId() != k_top;
+    if (!nested && top_[index.row()].group)
+        return column == Size ? QVariant(static_cast<qulonglong>(groups_[top_[index.row()].index].bytes))
+                              : QVariant(index.row());
+    const int number = nested ? groups_[static_cast<qsizetype>(index.internalId()) - 1].tensors[index.row()]
+                              : top_[index.row()].index;
+    const Tensor& tensor = tensors_[number];
+    // NaN sorts below every value, in both directions the same place for all of them.
+    const auto measured = [](double value) { return std::isfinite(value) ? value : -1.0; };
+    switch (column) {
+    case Name:
+        return number;
+    case ShapeColumn:
+        return tensor.elements;
+    case Size:
+        return static_cast<qulonglong>(tensor.bytes);
+    case Crest:
+        return measured(tensor.facts.crest);
+    case Kurtosis:
+        return measured(tensor.facts.kurtosis);
+    case Done:
+        return done_.value(tensor.layer, -1.0);
+    default:
+        return tensorText(tensor, column);
+    }
+}
+
+QVariant LayerTableModel::data(const QModelIndex& index, int role) const
+{
+    if (!index.isValid())
+        return {};
+    const bool nested = index.internalId() != k_top;
+    if (role == Qt::TextAlignmentRole)
+        return static_cast<int>((isNumeric(index.column()) ? Qt::AlignRight : Qt::AlignLeft)
+                                | Qt::AlignVCenter);
+    if (role == SortRole)
+        return sortValue(index);
+    if (!nested && top_[index.row()].group) {
+        const Group& group = groups_[top_[index.row()].index];
+        if (role == Qt::DisplayRole)
+            return groupText(group, index.column());
+        return role == Qt::ToolTipRole ? QVariant(group.name) : QVariant();
+    }
+    const Tensor& tensor =
+        nested ? tensors_[groups_[static_cast<qsizetype>(index.internalId()) - 1].tensors[index.row()]]
+               : tensors_[top_[index.row()].index];
+    switch (role) {
+    case Qt::DisplayRole:
+        return tensorText(tensor, index.column());
+    case Qt::ToolTipRole:
+        return toolTip(tensor, index.column());
+    case TensorRole:
+        return tensor.facts.name;
+    default:
+        return {};
+    }
+}
+
+QVariant LayerTableModel::headerData(int section, Qt::Orientation orientation, int role) const
+{
+    if (orientation != Qt::Horizontal || section < 0 || section >= k_columns)
+        return {};
+    static const QStringList titles = {
+        QStringLiteral("Name"),     QStringLiteral("Role"),    QStringLiteral("Shape"),
+        QStringLiteral("Type"),     QStringLiteral("Size"),    QStringLiteral("Max/RMS"),
+        QStringLiteral("Kurtosis"), QStringLiteral("Planned"), QStringLiteral("Result")};
+    static const QStringList help = {
+        QStringLiteral("Tensor; layers are named as on the command line"),
+        QStringLiteral("What the tensor does in its block"),
+        QStringLiteral("Outputs × inputs"),
+        QStringLiteral("Element type in the file"),
+        QStringLiteral("Bytes in the file"),
+        QStringLiteral("Largest activation of the layer's input over its RMS; needs calibration"),
+        QStringLiteral("Kurtosis of the layer's input, 3 for a Gaussian; needs calibration"),
+        QStringLiteral("What the plan does with this layer"),
+        QStringLiteral("Relative activation error of the finished layer"),
+    };
+    if (role == Qt::DisplayRole)
+        return titles[section];
+    if (role == Qt::ToolTipRole)
+        return help[section];
+    if (role == Qt::TextAlignmentRole)
+        return static_cast<int>((isNumeric(section) ? Qt::AlignRight : Qt::AlignLeft) | Qt::AlignVCenter);
+    return {};
+}
+
+LayerFilterModel::LayerFilterModel(LayerTableModel& source, QObject* parent)
+    : QSortFilterProxyModel(parent), source_(source)
+{
+    setSourceModel(&source);
+    setRecursiveFilteringEnabled(true);
+    setSortRole(LayerTableModel::SortRole);
+}
+
+void LayerFilterModel::setFilterText(const QString& text)
+{
+    filter_ = TensorFilter(text);
+    invalidateFilter();
+}
+
+bool LayerFilterModel::filterAcceptsRow(int row, const QModelIndex& parent) const
+{
+    if (filter_.empty())
+        return true;
+    const TensorFacts* facts = source_.facts(source_.index(row, 0, parent));
+    return facts && filter_.matches(*facts);
+}
+
+int LayerFilterModel::matches() const
+{
+    int count = 0;
+    for (int row = 0; row < rowCount(); ++row) {
+        const QModelIndex top = index(row, 0);
+        const int children = rowCount(top);
+        count += children > 0 ? children : (source_.facts(mapToSource(top)) ? 1 : 0);
+    }
+    return count;
+}
+
+} // namespace rankscope

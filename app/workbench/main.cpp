@@ -1,1 +1,116 @@
-int main() { return 0; }
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "app/workbench/command_line.h"
+#include "app/workbench/main_window.h"
+#include "app/workbench/settings.h"
+#include "app/workbench/text.h"
+#include "app/workbench/theme.h"
+#include "app/workbench/workflow.h"
+
+#include <QApplication>
+#include <QPixmap>
+#include <QTimer>
+
+#include <clocale>
+#include <cstdio>
+#include <cstring>
+
+using namespace rankscope;
+
+namespace {
+
+bool wants(int argc, char** argv, const char* option)
+{
+    for (int i = 1; i < argc; ++i) {
+        if (std::strncmp(argv[i], option, std::strlen(option)) == 0)
+            return true;
+    }
+    return false;
+}
+
+int fail(const Error& error)
+{
+    std::fprintf(stderr, "rankscope: %s\n", error.sentence().c_str());
+    return exit_status(error.kind);
+}
+
+/// Writes the window once nothing has been running for a moment, then ends the program.
+void grabWhenSettled(MainWindow& window, const QString& file)
+{
+    auto* settle = new QTimer(&window);
+    settle->setInterval(700);
+    settle->setSingleShot(true);
+    QObject::connect(settle, &QTimer::timeout, &window, [&window, file, settle] {
+        if (!window.runner().idle()) {
+            settle->start();
+            return;
+        }
+        if (!window.grab().save(file)) {
+            std::fprintf(stderr, "rankscope: %s cannot be written\n", toStd(file).c_str());
+            QApplication::exit(exit_status(ErrorKind::Io));
+            return;
+        }
+        QApplication::exit(0);
+    });
+    QObject::connect(&window.runner(), &JobRunner::becameIdle, settle, qOverload<>(&QTimer::start));
+    settle->start();
+}
+
+int showWindow(QApplication& application, const LaunchOptions& options)
+{
+    WindowOptions window_options = options.window;
+    window_options.remember_layout = options.screenshot.isEmpty();
+    MainWindow window(window_options);
+    Workflow& workflow = window.workflow();
+    QObject::connect(&workflow, &Workflow::opened, &window, [&] {
+        if (!options.layer.isEmpty())
+            window.session().selectLayer(options.layer);
+        if (!options.view.isEmpty())
+            window.showView(options.view);
+        if (options.run)
+            workflow.run();
+    });
+    if (!options.view.isEmpty())
+        QObject::connect(&workflow, &Workflow::evaluated, &window, [&] { window.showView(options.view); });
+    if (!options.screenshot.isEmpty())
+        window.resize(1440, 900); // the same picture on any screen
+    window.show();
+    // The window is there first; opening is a job.
+    QTimer::singleShot(0, &window, [&] {
+        if (options.sample)
+            window.openSample();
+        else if (!options.path.isEmpty())
+            window.openPath(options.path);
+        if (!options.screenshot.isEmpty())
+            grabWhenSettled(window, options.screenshot);
+    });
+    return application.exec();
+}
+
+} // namespace
+
+int main(int argc, char** argv)
+{
+    // Drawing into a file needs no display.
+    if (wants(argc, argv, "--render") && !qEnvironmentVariableIsSet("QT_QPA_PLATFORM"))
+        qputenv("QT_QPA_PLATFORM", "offscreen");
+    QGuiApplication::setHighDpiScaleFactorRoundingPolicy(Qt::HighDpiScaleFactorRoundingPolicy::PassThrough);
+    settings::nameProgram();
+    QApplication application(argc, argv);
+    // QApplication sets the user's locale; files and numbers are written with a point all the same.
+    std::setlocale(LC_NUMERIC, "C");
+
+    const auto options = parseCommandLine(QApplication::arguments());
+    if (!options)
+        return fail(options.error());
+    if (options->help || options->version) {
+        const QString text = options->help ? helpText() : QStringLiteral("rankscope " RANKSCOPE_VERSION "\n");
+        std::fputs(toStd(text).c_str(), stdout);
+        return 0;
+    }
+    Theme::instance().apply(application, options->theme.value_or(settings::themeChoice()));
+    if (!options->render.isEmpty()) {
+        const Status status = renderView(*options);
+        return status ? 0 : fail(status.error());
+    }
+    return showWindow(application, *options);
+}

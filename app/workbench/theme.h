@@ -31,8 +31,7 @@ public:
         Error,
         Success,
         Grid,
-        Border,          ///< of cards and tables
-        Outline,         ///< of controls: 3:1 on base and window
+        Border,
         SeriesWeight,    ///< W, solid
         SeriesQuantized, ///< Q, dashed
         SeriesLowRank,   ///< L·R, dash-dot

@@ -236,8 +236,7 @@ Status require_free_disk(const fs::path& folder, std::uint64_t bytes)
     while (!place.empty() && !fs::exists(place, problem) && place != place.root_path())
         place = place.parent_path();
     const auto space = fs::space(place, problem);
-    // A file system of no size at all (/proc) says nothing about space: writing to it will fail by itself.
-    if (problem || space.capacity == 0 || space.available >= bytes)
+    if (problem || space.available >= bytes)
         return {};
     return Error{ErrorKind::NoSpace,
                  "this needs " + format_byte_size(bytes) + ", but only " + format_byte_size(space.available)

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include <QAction>
+#include <QActionGroup>
+#include <QObject>
+
+class QMenu;
+class QMenuBar;
+class QUndoStack;
+
+namespace rankscope {
+
+/// Every command of the window with its text, key, icon and help; the window connects them. Their state is
+/// set in one place, update().
+class Actions : public QObject {
+    Q_OBJECT
+
+public:
+    Actions(QUndoStack& undo, QObject* parent);
+
+    /// File, View, Model, Plan, Run, Help. `panels` are the docks' toggles.
+    void fill(QMenuBar& bar, const QList<QAction*>& panels);
+
+    struct State {
+        bool model = false;
+        bool calibrating = false;
+        bool running = false;
+        bool paused_run = false;
+        bool run = false;
+        bool working = false; ///< some job runs
+        bool back = false;
+        bool forward = false;
+    };
+    void update(const State& state);
+
+    QAction *open_file, *open_folder, *open_sample, *recent, *close_checkpoint, *export_run, *export_plot,
+        *quit;
+    QAction *filter, *show_channels, *show_spectrum, *back, *forward, *reset_layout, *next_dock,
+        *previous_dock;
+    QAction *theme_system, *theme_light, *theme_dark, *zoom_in, *zoom_out, *zoom_reset;
+    QAction *calibrate_built_in, *calibrate_file, *next_layer, *previous_layer;
+    QAction *undo, *redo, *fill_down, *measure, *use_outliers, *rank_up, *rank_down, *rank_up_much,
+        *rank_down_much;
+    QAction *run, *run_selection, *resume, *cancel, *evaluate, *evaluation_text;
+    QAction *keys, *about;
+    QActionGroup* theme_group;
+    QMenu* recent_menu = nullptr;
+
+private:
+    QAction* add(const char* text, const QList<QKeySequence>& keys, const char* icon, const char* help);
+};
+
+} // namespace rankscope

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include "core/compute/backend.h"
+
+#include <QString>
+
+#include <memory>
+#include <mutex>
+#include <optional>
+
+namespace rankscope {
+
+/// The compute device of the window: made by the first job that needs it, never on the GUI thread, since a
+/// Vulkan context takes up to half a second. Thread-safe.
+class Device {
+public:
+    /// `choice`: auto, cpu, vulkan, vulkan:INDEX.
+    explicit Device(QString choice) : choice_(std::move(choice)) {}
+
+    /// The chosen device. A choice that cannot be had is replaced by the CPU; fallback() then says why.
+    std::shared_ptr<Backend> backend();
+    /// The CPU, for pictures: these must not wait behind a run's device work.
+    std::shared_ptr<Backend> cpu();
+    std::optional<Error> fallback() const;
+
+private:
+    QString choice_;
+    mutable std::mutex mutex_;
+    std::mutex cpu_mutex_; ///< its own: a picture must not wait while the device is being opened
+    std::shared_ptr<Backend> backend_;
+    std::shared_ptr<Backend> cpu_;
+    std::optional<Error> fallback_;
+};
+
+} // namespace rankscope

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "app/workbench/docks/jobs_dock.h"
+
+#include "app/workbench/docks/data_table.h"
+#include "app/workbench/models/number_format.h"
+
+#include <QApplication>
+#include <QHBoxLayout>
+#include <QHeaderView>
+#include <QKeyEvent>
+#include <QLabel>
+#include <QPainter>
+#include <QPlainTextEdit>
+#include <QPushButton>
+#include <QSplitter>
+#include <QStyledItemDelegate>
+#include <QVBoxLayout>
+
+namespace rankscope {
+
+namespace {
+
+/// A progress bar in the cell, with the percentage as its text.
+class ProgressDelegate : public QStyledItemDelegate {
+public:
+    using QStyledItemDelegate::QStyledItemDelegate;
+
+    void paint(QPainter* painter, const QStyleOptionViewItem& option, const QModelIndex& index) const override
+    {
+        const double fraction = index.data(JobModel::FractionRole).toDouble();
+        if (fraction < 0.0) {
+            QStyledItemDelegate::paint(painter, option, index);
+            return;
+        }
+        QStyleOptionViewItem cell = option;
+        initStyleOption(&cell, index);
+        cell.text.clear();
+        const QStyle* style = cell.widget ? cell.widget->style() : QApplication::style();
+        style->drawControl(QStyle::CE_ItemViewItem, &cell, painter, cell.widget);
+        QStyleOptionProgressBar bar;
+        bar.rect = option.rect.adjusted(4, 4, -4, -4);
+        bar.state = option.state | QStyle::State_Horizontal;
+        bar.palette = option.palette;
+        bar.fontMetrics = option.fontMetrics;
+        bar.minimum = 0;
+        bar.maximum = 1000;
+        bar.progress = static_cast<int>(fraction * 1000.0);
+        bar.text = index.data().toString();
+        bar.textVisible = true;
+        bar.textAlignment = Qt::AlignCenter;
+        style->drawControl(QStyle::CE_ProgressBar, &bar, painter, cell.widget);
+    }
+};
+
+} // namespace
+
+JobsDock::JobsDock(JobRunner& runner, QWidget* parent)
+    : QDockWidget(QStringLiteral("Jobs"), parent), runner_(runner), model_(new JobModel(runner, this)),
+      tree_(new DataTree), log_(new QPlainTextEdit), cancel_(new QPushButton(QStringLiteral("Cancel job"))),
+      clear_(new QPushButton(QStringLiteral("Clear finished")))
+{
+    setObjectName(QStringLiteral("jobs_dock"));
+    tree_->setObjectName(QStringLiteral("jobs_tree"));
+    tree_->setAccessibleName(QStringLiteral("Jobs and their layers"));
+    tree_->setModel(model_);
+    tree_->setSelectionMode(QAbstractItemView::SingleSelection);
+    tree_->setItemDelegateForColumn(JobModel::Progress, new ProgressDelegate(tree_));
+    const int widths[JobModel::k_columns] = {250, 70, 130, 150, 70, 70, 70};
+    for (int column = 0; column < JobModel::k_columns; ++column)
+        tree_->setColumnWidth(column, widths[column]);
+    tree_->header()->setStretchLastSection(false);
+    tree_->header()->setSectionResizeMode(JobModel::Stage, QHeaderView::Stretch);
+    tree_->installEventFilter(this);
+
+    log_->setReadOnly(true);
+    log_->setAccessibleName(QStringLiteral("Log of the selected job"));
+    log_->setPlaceholderText(QStringLiteral("Warnings of the selected job appear here."));
+    log_->setMaximumBlockCount(10000);
+    log_->setTabChangesFocus(true);
+
+    cancel_->setObjectName(QStringLiteral("job_cancel"));
+    cancel_->setToolTip(QStringLiteral("Stops the selected job; finished layers are kept"));
+    connect(cancel_, &QPushButton::clicked, this, [this] { runner_.cancel(current()); });
+    connect(clear_, &QPushButton::clicked, &runner_, &JobRunner::clearFinished);
+
+    auto* side = new QWidget;
+    auto* side_layout = new QVBoxLayout(side);
+    side_layout->setContentsMargins(0, 0, 4, 4);
+    side_layout->addWidget(log_, 1);
+    auto* buttons = new QHBoxLayout;
+    buttons->addStretch(1);
+    buttons->addWidget(clear_);
+    buttons->addWidget(cancel_);
+    side_layout->addLayout(buttons);
+
+    auto* splitter = new QSplitter(Qt::Horizontal);
+    splitter->addWidget(tree_);
+    splitter->addWidget(side);
+    splitter->setStretchFactor(0, 3);
+    splitter->setStretchFactor(1, 1);
+    splitter->setChildrenCollapsible(false);
+    setWidget(splitter);
+
+    connect(tree_->selectionModel(), &QItemSelectionModel::currentChanged, this, &JobsDock::update);
+    connect(&runner_, &JobRunner::jobAdded, this, [this](JobId id) {
+        const QModelIndex added = model_->indexOf(id);
+        if (added.isValid()) {
+            tree_->setCurrentIndex(added);
+            tree_->scrollTo(added);
+        }
+        refreshSummary();
+    });
+    connect(&runner_, &JobRunner::jobChanged, this, [this](JobId id) {
+        if (id == current())
+            update();
+        refreshSummary();
+    });
+    connect(&runner_, &JobRunner::jobFinished, this, &JobsDock::refreshSummary);
+    connect(&runner_, &JobRunner::cleared, this, &JobsDock::update);
+    update();
+}
+
+JobId JobsDock::current() const { return model_->jobAt(tree_->currentIndex()); }
+
+void JobsDock::update()
+{
+    const JobInfo info = runner_.info(current());
+    cancel_->setEnabled(info.id != 0 && (info.state == JobState::Running || info.state == JobState::Queued));
+    showLog();
+}
+
+void JobsDock::showLog()
+{
+    const JobInfo info = runner_.info(current());
+    QStringList lines = info.progress.warnings;
+    for (const JobItem& item : info.progress.items) {
+        if (item.state == JobItem::State::Failed)
+            lines << QStringLiteral("%1: %2").arg(item.name, item.stage);
+    }
+    if (!info.message.isEmpty())
+        lines << info.message;
+    const QString text = lines.join(QLatin1Char('\n'));
+    if (text == log_text_)
+        return;
+    log_text_ = text;
+    log_->setPlainText(text);
+}
+
+QString JobsDock::summary() const
+{
+    QString text;
+    int active = 0;
+    for (const JobId id : runner_.jobs()) {
+        const JobInfo info = runner_.info(id);
+        if (!info.shown || (info.state != JobState::Running && info.state != JobState::Queued))
+            continue;
+        ++active;
+        if (info.state != JobState::Running || !text.isEmpty())
+            continue;
+        text = info.title;
+        const double fraction = info.progress.fraction();
+        if (fraction >= 0.0)
+            text += QStringLiteral(" · %1 %").arg(static_cast<int>(fraction * 100.0));
+        if (info.left_seconds >= 0.0)
+            text += QStringLiteral(" · %1 left").arg(formatTimeLeft(info.left_seconds));
+    }
+    return active > 1 ? QStringLiteral("%1 (+%2)").arg(text).arg(active - 1) : text;
+}
+
+void JobsDock::refreshSummary() { Q_EMIT summaryChanged(summary()); }
+
+bool JobsDock::eventFilter(QObject* watched, QEvent* event)
+{
+    if (watched == tree_ && event->type() == QEvent::KeyPress
+        && static_cast<QKeyEvent*>(event)->key() == Qt::Key_Escape && cancel_->isEnabled()) {
+        Q_EMIT cancelQuestion(current(), runner_.info(current()).title);
+        return true;
+    }
+    return QDockWidget::eventFilter(watched, event);
+}
+
+} // namespace rankscope

@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "app/workbench/main_window.h"
+
+#include "app/workbench/actions.h"
+#include "app/workbench/docks/checkpoint_dock.h"
+#include "app/workbench/docks/data_table.h"
+#include "app/workbench/docks/export_dialog.h"
+#include "app/workbench/docks/inspector_dock.h"
+#include "app/workbench/docks/jobs_dock.h"
+#include "app/workbench/docks/plan_dock.h"
+#include "app/workbench/docks/results_dock.h"
+#include "app/workbench/folders.h"
+#include "app/workbench/message_banner.h"
+#include "app/workbench/plots/channel_plot.h"
+#include "app/workbench/plots/spectrum_plot.h"
+#include "app/workbench/settings.h"
+#include "app/workbench/start_page.h"
+#include "app/workbench/text.h"
+#include "app/workbench/theme.h"
+
+#include <QApplication>
+#include <QCloseEvent>
+#include <QDragEnterEvent>
+#include <QLabel>
+#include <QMenu>
+#include <QMenuBar>
+#include <QMessageBox>
+#include <QMimeData>
+#include <QPushButton>
+#include <QScreen>
+#include <QStackedWidget>
+#include <QStatusBar>
+#include <QTabWidget>
+#include <QTimer>
+#include <QToolBar>
+#include <QToolButton>
+#include <QVBoxLayout>
+
+namespace rankscope {
+
+namespace {
+constexpr int k_layout_version = 1; // raise when docks come or go: older layouts are then not restored
+}
+
+MainWindow::MainWindow(const WindowOptions& options, QWidget* parent)
+    : QMainWindow(parent), device_(std::make_shared<Device>(options.backend)), options_(options)
+{
+    setObjectName(QStringLiteral("main_window"));
+    setWindowIcon(QIcon(QStringLiteral(":/icons/rankscope.svg")));
+    setAcceptDrops(true);
+    setDockOptions(AnimatedDocks | AllowTabbedDocks | AllowNestedDocks);
+    usual_point_size_ = QApplication::font().pointSizeF();
+    pictures_ = new Pictures(session_, runner_, device_, this);
+    workflow_ = new Workflow(session_, runner_, device_,
+                             options.work_root.isEmpty() ? defaultWorkRoot() : options.work_root, this);
+    actions_ = new Actions(session_.undoStack(), this);
+    buildCentre();
+    buildDocks();
+    actions_->fill(*menuBar(),
+                   {checkpoint_->toggleViewAction(), inspector_->toggleViewAction(),
+                    plan_->toggleViewAction(), results_->toggleViewAction(), jobs_->toggleViewAction()});
+    buildToolBar();
+    buildStatusBar();
+    connectFileActions();
+    connectViewActions();
+    connectPlanActions();
+    connectWorkflow();
+    connectPlots();
+    fillRecentMenu();
+
+    const QSize available = QGuiApplication::primaryScreen()->availableSize();
+    resize(QSize(1280, 800).boundedTo(available));
+    arrangeDocks();
+    default_layout_ = saveState(k_layout_version);
+    if (options_.remember_layout) {
+        restoreGeometry(settings::geometry());
+        restoreState(settings::layout(), k_layout_version);
+    }
+    setWorkspaceVisible(false);
+    updateActions();
+    updateTitle();
+}
+
+MainWindow::~MainWindow()
+{
+    // Jobs read what the docks and the session hold: they end first.
+    runner_.disconnect();
+    runner_.cancelAll();
+}
+
+void MainWindow::buildCentre()
+{
+    banner_ = new MessageBanner;
+    start_ = new StartPage(runner_);
+    channels_ = new ChannelPlot;
+    channels_->setObjectName(QStringLiteral("channel_plot"));
+    spectrum_ = new SpectrumPlot;
+    spectrum_->setObjectName(QStringLiteral("spectrum_plot"));
+    views_ = new QTabWidget;
+    views_->setObjectName(QStringLiteral("views"));
+    views_->setAccessibleName(QStringLiteral("Views"));
+    views_->setDocumentMode(true);
+    views_->addTab(channels_, Theme::instance().icon(QStringLiteral("channels")), QStringLiteral("Channels"));
+    views_->addTab(spectrum_, Theme::instance().icon(QStringLiteral("spectrum")), QStringLiteral("Spectrum"));
+    pages_ = new QStackedWidget;
+    pages_->addWidget(start_);
+    pages_->addWidget(views_);
+    auto* centre = new QWidget;
+    auto* layout = new QVBoxLayout(centre);
+    layout->setContentsMargins(0, 0, 0, 0);
+    layout->setSpacing(0);
+    layout->addWidget(banner_);
+    layout->addWidget(pages_, 1);
+    setCentralWidget(centre);
+}
+
+void MainWindow::buildDocks()
+{
+    checkpoint_ = new CheckpointDock(session_, this);
+    inspector_ = new InspectorDock(session_, this);
+    plan_ = new PlanDock(session_, this);
+    results_ = new ResultsDock(session_, this);
+    jobs_ = new JobsDock(runner_, this);
+    setCorner(Qt::BottomLeftCorner, Qt::LeftDockWidgetArea);
+    setTabPosition(Qt::BottomDockWidgetArea, QTabWidget::North);
+}
+
+void MainWindow::arrangeDocks()
+{
+    addDockWidget(Qt::LeftDockWidgetArea, checkpoint_);
+    addDockWidget(Qt::LeftDockWidgetArea, inspector_);
+    splitDockWidget(checkpoint_, inspector_, Qt::Vertical);
+    addDockWidget(Qt::BottomDockWidgetArea, plan_);
+    addDockWidget(Qt::BottomDockWidgetArea, results_);
+    addDockWidget(Qt::BottomDockWidgetArea, jobs_);
+    tabifyDockWidget(plan_, results_);
+    tabifyDockWidget(results_, jobs_);
+    for (QDockWidget* dock : findChildren<QDockWidget*>()) {
+        dock->setFloating(false);
+        dock->show();
+    }
+    plan_->raise();
+    sizeDocks();
+}
+
+void MainWindow::sizeDocks()
+{
+    resizeDocks({checkpoint_}, {std::clamp(width() * 27 / 100, 260, 420)}, Qt::Horizontal);
+    resizeDocks({checkpoint_, inspector_}, {height() * 50 / 100, height() * 40 / 100}, Qt::Vertical);
+    resizeDocks({plan_}, {std::max(230, height() * 35 / 100)}, Qt::Vertical);
+}
+
+void MainWindow::buildToolBar()
+{
+    tools_ = addToolBar(QStringLiteral("Main tools"));
+    tools_->setObjectName(QStringLiteral("main_tools"));
+    tools_->setMovable(false);
+    tools_->setIconSize(QSize(18, 18));
+    tools_->setToolButtonStyle(Qt::ToolButtonTextBesideIcon);
+    auto* open = new QToolButton;
+    open->setText(QStringLiteral("Open"));
+    open->setIcon(Theme::instance().icon(QStringLiteral("open")));
+    open->setAccessibleName(QStringLiteral("Open"));
+    open->setToolButtonStyle(Qt::ToolButtonTextBesideIcon);
+    open->setPopupMode(QToolButton::InstantPopup);
+    auto* menu = new QMenu(open);
+    menu->addActions({actions_->open_file, actions_->open_folder, actions_->open_sample});
+    menu->addMenu(actions_->recent_menu);
+    open->setMenu(menu);
+    tools_->addWidget(open);
+    tools_->addSeparator();
+    const auto add = [this](QAction* action, const QString& text) {
+        tools_->addAction(action);
+        if (auto* button = qobject_cast<QToolButton*>(tools_->widgetForAction(action))) {
+            button->setAccessibleName(text);
+            button->setText(text);
+        }
+    };
+    actions_->calibrate_built_in->setIconText(QStringLiteral("Calibrate"));
+    actions_->run->setIconText(QStringLiteral("Run"));
+    actions_->export_run->setIconText(QStringLiteral("Export"));
+    actions_->cancel->setIconText(QStringLiteral("Cancel"));
+    add(actions_->calibrate_built_in, QStringLiteral("Calibrate"));
+    add(actions_->run, QStringLiteral("Run"));
+    add(actions_->cancel, QStringLiteral("Cancel"));
+    add(actions_->export_run, QStringLiteral("Export"));
+    auto* space = new QWidget;
+    space->setSizePolicy(QSizePolicy::Expanding, QSizePolicy::Preferred);
+    tools_->addWidget(space);
+    auto* theme = new QToolButton;
+    theme->setObjectName(QStringLiteral("theme_button"));
+    theme->setText(QStringLiteral("Theme"));
+    theme->setAccessibleName(QStringLiteral("Theme"));
+    theme->setIcon(Theme::instance().icon(QStringLiteral("theme")));
+    theme->setPopupMode(QToolButton::InstantPopup);
+    theme->setToolButtonStyle(Qt::ToolButtonTextBesideIcon);
+    auto* choices = new QMenu(theme);
+    choices->addActions(actions_->theme_group->actions());
+    theme->setMenu(choices);
+    tools_->addWidget(theme);
+}
+
+void MainWindow::buildStatusBar()
+{
+    message_label_ = new QLabel;
+    message_label_->setAccessibleName(QStringLiteral("Last message"));
+    message_label_->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);
+    message_label_->setContentsMargins(6, 0, 6, 0);
+    job_label_ = new QLabel;
+    job_label_->setAccessibleName(QStringLiteral("Running job"));
+    device_label_ = new QLabel(QStringLiteral("Device: not opened yet"));
+    device_label_->setAccessibleName(QStringLiteral("Compute device"));
+    device_label_->setContentsMargins(6, 0, 6, 0);
+    statusBar()->addWidget(message_label_, 1);
+    statusBar()->addPermanentWidget(job_label_);
+    statusBar()->addPermanentWidget(device_label_);
+    statusBar()->setSizeGripEnabled(false);
+}
+
+void MainWindow::setWorkspaceVisible(bool visible)
+{
+    pages_->setCurrentIndex(visible ? 1 : 0);
+    for (QDockWidget* dock : {static_cast<QDockWidget*>(checkpoint_), static_cast<QDockWidget*>(inspector_),
+                              static_cast<QDockWidget*>(plan_), static_cast<QDockWidget*>(results_),
+                              static_cast<QDockWidget*>(jobs_)}) {
+        dock->setVisible(visible);
+        dock->toggleViewAction()->setEnabled(visible);
+    }
+    if (visible) {
+        plan_->raise();
+        if (!arranged_ && settings::layout().isEmpty()) {
+            // Sizes of hidden docks are forgotten: they are given when the docks are first seen.
+            QTimer::singleShot(0, this, &MainWindow::sizeDocks);
+        }
+        arranged_ = true;
+        return;
+    }
+    start_->refreshRecent();
+    if (auto* sample = start_->findChild<QPushButton*>(QStringLiteral("start_sample")))
+        sample->setFocus(Qt::OtherFocusReason);
+}
+
+bool MainWindow::startPageVisible() const { return pages_->currentIndex() == 0; }
+
+ExportDialog* MainWindow::exportDialog() const { return export_; }
+
+bool MainWindow::showView(const QString& name)
+{
+    if (name == QLatin1String("channels"))
+        views_->setCurrentWidget(channels_);
+    else if (name == QLatin1String("spectrum"))
+        views_->setCurrentWidget(spectrum_);
+    else if (name == QLatin1String("plan"))
+        plan_->raise();
+    else if (name == QLatin1String("results"))
+        results_->raise();
+    else if (name == QLatin1String("jobs"))
+        jobs_->raise();
+    else
+        return false;
+    return true;
+}
+
+void MainWindow::updateActions()
+{
+    Actions::State state;
+    state.model = session_.model() != nullptr;
+    state.calibrating = workflow_->calibrating();
+    state.running = workflow_->running();
+    state.run = session_.run() && !session_.run()->results().empty();
+    state.paused_run = session_.run() && !session_.run()->complete();
+    state.working = !runner_.idle();
+    state.back = session_.canGoBack();
+    state.forward = session_.canGoForward();
+    actions_->update(state);
+    plan_->setMeasuring(pictures_->measuring());
+}
+
+void MainWindow::updateTitle()
+{
+    setWindowTitle(session_.model() ? QStringLiteral("%1 – Rankscope").arg(session_.title())
+                                    : QStringLiteral("Rankscope"));
+}
+
+void MainWindow::say(const QString& text)
+{
+    message_label_->setText(text);
+    message_label_->setToolTip(text);
+}
+
+void MainWindow::showError(const QString& what, const Error& error)
+{
+    banner_->show(MessageBanner::Kind::Error,
+                  QStringLiteral("%1: %2").arg(what, toQString(error.sentence())));
+    say(what);
+}
+
+void MainWindow::paintEvent(QPaintEvent* event)
+{
+    QMainWindow::paintEvent(event);
+    if (painted_)
+        return;
+    painted_ = true;
+    // The device is opened once the window can be seen, and not on this thread.
+    QTimer::singleShot(0, this, [this] {
+        Q_EMIT firstPainted();
+        workflow_->prepareDevice();
+    });
+}
+
+void MainWindow::closeEvent(QCloseEvent* event)
+{
+    const bool working = workflow_->running() && !closing_;
+    if (working) {
+        event->ignore();
+        askBeforeClosing();
+        return;
+    }
+    if (options_.remember_layout) {
+        settings::setGeometry(saveGeometry());
+        if (!startPageVisible())
+            settings::setLayout(saveState(k_layout_version));
+    }
+    if (export_)
+        export_->close();
+    runner_.cancelAll();
+    event->accept();
+}
+
+void MainWindow::askBeforeClosing()
+{
+    auto* question = new QMessageBox(QMessageBox::Question, QStringLiteral("A run is under way"),
+                                     QStringLiteral("Layers that are finished are already saved."),
+                                     QMessageBox::NoButton, this);
+    question->setObjectName(QStringLiteral("close_question"));
+    question->setAttribute(Qt::WA_DeleteOnClose);
+    question->setInformativeText(
+        QStringLiteral("Paused, the run goes on from here next time. Discarded, it is forgotten."));
+    QPushButton* pause = question->addButton(QStringLiteral("Pause and close"), QMessageBox::AcceptRole);
+    QPushButton* keep = question->addButton(QStringLiteral("Keep open"), QMessageBox::RejectRole);
+    QPushButton* discard = question->addButton(QStringLiteral("Discard"), QMessageBox::DestructiveRole);
+    question->setDefaultButton(pause);
+    question->setEscapeButton(keep);
+    connect(question, &QMessageBox::buttonClicked, this,
+            [this, pause, discard](const QAbstractButton* chosen) {
+                if (chosen == discard)
+                    workflow_->discardRunWhenStopped();
+                if (chosen == pause || chosen == discard)
+                    closeWhenIdle();
+            });
+    question->open();
+}
+
+void MainWindow::closeWhenIdle()
+{
+    closing_ = true;
+    say(QStringLiteral("Stopping…"));
+    setEnabled(false);
+    connect(&runner_, &JobRunner::becameIdle, this, [this] { close(); });
+    runner_.cancelAll();
+    if (runner_.idle())
+        close();
+}
+
+void MainWindow::dragEnterEvent(QDragEnterEvent* event)
+{
+    const auto urls = event->mimeData()->urls();
+    if (urls.size() != 1 || !urls.first().isLocalFile())
+        return;
+    event->acceptProposedAction();
+    start_->setDropHint(true);
+}
+
+void MainWindow::dragLeaveEvent(QDragLeaveEvent* event)
+{
+    start_->setDropHint(false);
+    QMainWindow::dragLeaveEvent(event);
+}
+
+void MainWindow::dropEvent(QDropEvent* event)
+{
+    start_->setDropHint(false);
+    const auto urls = event->mimeData()->urls();
+    if (urls.size() != 1 || !urls.first().isLocalFile())
+        return;
+    event->acceptProposedAction();
+    openPath(urls.first().toLocalFile());
+}
+
+} // namespace rankscope

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include "app/workbench/device.h"
+#include "app/workbench/jobs/job_runner.h"
+#include "app/workbench/pictures.h"
+#include "app/workbench/session.h"
+#include "app/workbench/workflow.h"
+
+#include <QMainWindow>
+#include <QPointer>
+
+#include <functional>
+#include <memory>
+
+class QLabel;
+class QStackedWidget;
+class QTabWidget;
+class QToolBar;
+class QToolButton;
+
+namespace rankscope {
+
+class Actions;
+class ChannelPlot;
+class CheckpointDock;
+class ExportDialog;
+class InspectorDock;
+class JobsDock;
+class MessageBanner;
+class PlanDock;
+class PlotView;
+class ResultsDock;
+class SpectrumPlot;
+class StartPage;
+
+struct WindowOptions {
+    QString backend = QStringLiteral("auto"); ///< as --backend
+    QString work_root;                        ///< as --workdir
+    bool remember_layout = true;
+};
+
+/// The workbench: start page, then views in the middle and docks around them.
+class MainWindow : public QMainWindow {
+    Q_OBJECT
+
+public:
+    explicit MainWindow(const WindowOptions& options, QWidget* parent = nullptr);
+    ~MainWindow() override;
+
+    Session& session() { return session_; }
+    JobRunner& runner() { return runner_; }
+    Workflow& workflow() { return *workflow_; }
+    Actions& actions() { return *actions_; }
+    MessageBanner& banner() { return *banner_; }
+    CheckpointDock& checkpointDock() { return *checkpoint_; }
+    InspectorDock& inspectorDock() { return *inspector_; }
+    PlanDock& planDock() { return *plan_; }
+    JobsDock& jobsDock() { return *jobs_; }
+    ResultsDock& resultsDock() { return *results_; }
+    ChannelPlot& channelPlot() { return *channels_; }
+    SpectrumPlot& spectrumPlot() { return *spectrum_; }
+    ExportDialog* exportDialog() const;
+
+    void openPath(const QString& path);
+    void openSample();
+    /// "channels" or "spectrum" to the front; with a run, "results", "plan", "jobs".
+    bool showView(const QString& name);
+    bool startPageVisible() const;
+
+Q_SIGNALS:
+    void firstPainted();
+
+protected:
+    void paintEvent(QPaintEvent* event) override;
+    void closeEvent(QCloseEvent* event) override;
+    void dragEnterEvent(QDragEnterEvent* event) override;
+    void dragLeaveEvent(QDragLeaveEvent* event) override;
+    void dropEvent(QDropEvent* event) override;
+
+private:
+    void buildCentre();
+    void buildDocks();
+    void buildToolBar();
+    void buildStatusBar();
+    void arrangeDocks();
+    void sizeDocks();
+    void connectFileActions();
+    void connectViewActions();
+    void connectPlanActions();
+    void connectWorkflow();
+    void connectPlots();
+
+    void setWorkspaceVisible(bool visible);
+    void updateActions();
+    void updateTitle();
+    void chooseFile();
+    void chooseFolder();
+    void chooseText(const QString& title, const std::function<void(const QString&)>& chosen);
+    void fillRecentMenu();
+    void showError(const QString& what, const Error& error);
+    void askForCalibration(const QString& why);
+    void askBeforeClosing();
+    void closeWhenIdle();
+    void showExportDialog();
+    void exportPlot();
+    void stepRank(int step);
+    void useOutliersAsK();
+    void previewRank(int rank);
+    void commitRank(int rank);
+    void setTextZoom(int step);
+    void cycleFocus(int step);
+    void chooseTheme(QAction* action);
+    void showKeys();
+    void showAbout();
+    void say(const QString& text);
+
+    Session session_;
+    JobRunner runner_;
+    std::shared_ptr<Device> device_;
+    WindowOptions options_;
+    Pictures* pictures_ = nullptr;
+    Workflow* workflow_ = nullptr;
+    Actions* actions_ = nullptr;
+
+    MessageBanner* banner_ = nullptr;
+    QStackedWidget* pages_ = nullptr;
+    StartPage* start_ = nullptr;
+    QTabWidget* views_ = nullptr;
+    ChannelPlot* channels_ = nullptr;
+    SpectrumPlot* spectrum_ = nullptr;
+    CheckpointDock* checkpoint_ = nullptr;
+    InspectorDock* inspector_ = nullptr;
+    PlanDock* plan_ = nullptr;
+    JobsDock* jobs_ = nullptr;
+    ResultsDock* results_ = nullptr;
+    QToolBar* tools_ = nullptr;
+    QPointer<ExportDialog> export_;
+    QLabel* message_label_ = nullptr;
+    QLabel* job_label_ = nullptr;
+    QLabel* device_label_ = nullptr;
+    QByteArray default_layout_;
+    double usual_point_size_ = 0.0;
+    int text_zoom_ = 0;
+    bool painted_ = false;
+    bool arranged_ = false;
+    bool closing_ = false;
+};
+
+} // namespace rankscope

@@ -94,6 +94,8 @@ QString formatPercent(double share)
         return QStringLiteral("0 %");
     if (size < 0.01)
         return QStringLiteral("< 0.01 %");
+    if (size > 99.99 && size < 100.0)
+        return QStringLiteral("> 99.99 %");
     // 99.96 % must not become a whole that it is not.
     const bool near_whole = size > 99.0 && size < 100.0;
     return trimmed(text(percent, std::chars_format::fixed,

@@ -7,6 +7,7 @@
 #include <QClipboard>
 #include <QGuiApplication>
 #include <QHeaderView>
+#include <QKeyEvent>
 #include <QSortFilterProxyModel>
 #include <QTableView>
 #include <QVBoxLayout>
@@ -84,8 +85,7 @@ PlotTable::PlotTable(const QString& title, QVector<QStringList> rows, QWidget* p
     view_->horizontalHeader()->setResizeContentsPrecision(200);
     view_->resizeColumnsToContents();
     auto* copy = new QAction(tr("Copy"), view_);
-    copy->setShortcut(QKeySequence::Copy);
-    copy->setShortcutContext(Qt::WidgetWithChildrenShortcut);
+    view_->installEventFilter(this);
     connect(copy, &QAction::triggered, this, &PlotTable::copySelection);
     view_->addAction(copy);
     view_->setContextMenuPolicy(Qt::ActionsContextMenu);
@@ -93,6 +93,16 @@ PlotTable::PlotTable(const QString& title, QVector<QStringList> rows, QWidget* p
     layout->setContentsMargins(8, 8, 8, 8);
     layout->addWidget(view_);
     resize(640, 480);
+}
+
+/// The view itself would copy only the current cell, as it is shown and not as it is.
+bool PlotTable::eventFilter(QObject* watched, QEvent* event)
+{
+    if (event->type() == QEvent::KeyPress && static_cast<QKeyEvent*>(event)->matches(QKeySequence::Copy)) {
+        copySelection();
+        return true;
+    }
+    return QDialog::eventFilter(watched, event);
 }
 
 void PlotTable::copySelection() const

@@ -36,6 +36,9 @@ public:
 
     void copySelection() const;
 
+protected:
+    bool eventFilter(QObject* watched, QEvent* event) override;
+
 private:
     QTableView* view_ = nullptr;
 };

@@ -14,6 +14,7 @@
 #include <QHelpEvent>
 #include <QLabel>
 #include <QMenu>
+#include <QTextDocumentFragment>
 #include <QToolTip>
 #include <QVBoxLayout>
 
@@ -89,6 +90,7 @@ PlotView::PlotView(QWidget* parent) : QWidget(parent)
     buildPlot();
     overlay_ = new PlotOverlay(plot_);
     connect(overlay_, &PlotOverlay::linkActivated, this, &PlotView::messageLinkActivated);
+    applyTheme(Theme::instance().dark());
     connect(&Theme::instance(), &Theme::changed, this, [this] { applyTheme(Theme::instance().dark()); });
 }
 
@@ -290,7 +292,9 @@ void PlotView::setHasData(bool has_data)
 
 void PlotView::updateDescription()
 {
-    const QString sentence = summary();
+    // The message may carry links; those who listen to it get the words.
+    const QString sentence =
+        message_.isEmpty() ? summary() : QTextDocumentFragment::fromHtml(message_).toPlainText();
     setAccessibleName(title_text_.isEmpty() ? tr("Plot") : title_text_);
     if (accessibleDescription() == sentence)
         return;

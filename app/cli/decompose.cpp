@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
+#include "app/cli/case_parameters.h"
 #include "app/cli/options.h"
 #include "app/cli/session.h"
 #include "app/cli/table.h"
@@ -116,41 +117,6 @@ Result<Input> read_input(const DecomposeOptions& options)
     return input;
 }
 
-Result<ParameterValue> value_of(const Json& json)
-{
-    if (json.is_bool())
-        return ParameterValue(json.boolean());
-    if (json.is_integer())
-        return ParameterValue(json.integer());
-    if (json.is_number())
-        return ParameterValue(json.number());
-    if (json.is_string())
-        return ParameterValue(json.string());
-    return bad_input("it is neither a number nor a text nor true or false");
-}
-
-/// Method and parameters from a sidecar file like those of the golden cases.
-Status read_case(const std::filesystem::path& file, std::string& method, Given& given)
-{
-    auto json = Json::read(file);
-    if (!json)
-        return json.error();
-    if (method.empty())
-        method = (*json)["method"].string();
-    if (method.empty())
-        return bad_input("there is no \"method\"", file.string());
-    const Json::Object* parameters = (*json)["parameters"].object_if();
-    if (!parameters)
-        return bad_input("there is no object \"parameters\"", file.string());
-    for (const auto& [name, json_value] : *parameters) {
-        auto value = value_of(json_value);
-        if (!value)
-            return value.error().in(fmt::format("{}: parameter {}", file.string(), name));
-        given[name] = std::move(*value);
-    }
-    return {};
-}
-
 struct Task {
     const Method* method = nullptr;
     Parameters parameters;
@@ -158,19 +124,28 @@ struct Task {
 
 Result<Task> read_task(const DecomposeOptions& options)
 {
-    std::string id = options.method;
-    Given given;
+    Json sidecar;
     if (!options.case_file.empty()) {
-        if (auto read = read_case(options.case_file, id, given); !read)
+        auto read = Json::read(options.case_file);
+        if (!read)
             return read.error();
+        sidecar = std::move(*read);
     }
+    const std::string id = options.method.empty() ? sidecar["method"].string() : options.method;
     if (id.empty())
-        return usage_error("--method or --case is needed", "decompose",
+        return usage_error("--method, or --case with a \"method\", is needed", "decompose",
                            "rankscope-cli methods lists the methods");
     auto method = require_method(id);
     if (!method)
         return method.error();
     const MethodInfo& info = (*method)->info();
+    Given given;
+    if (!options.case_file.empty()) {
+        auto from_case = case_parameters(info, sidecar["parameters"]);
+        if (!from_case)
+            return from_case.error().in(options.case_file.string());
+        given = std::move(*from_case);
+    }
     for (const auto& [name, value] :
          {std::pair{"bits", &options.bits}, {"group", &options.group}, {"rank", &options.rank}}) {
         if (*value && info.find(name))

@@ -27,8 +27,8 @@ std::string_view type_name(DeviceType type)
     return "other";
 }
 
-/// Runs the self-test of one device; false when a row failed.
-Result<bool> test_device(const std::string& backend_id, Json& document, std::string& text)
+/// Runs the self-test of one device; the name of the first operation that failed, or nothing.
+Result<std::string> test_device(const std::string& backend_id, Json& document, std::string& text)
 {
     auto backend = open_backend(backend_id);
     if (!backend)
@@ -38,7 +38,7 @@ Result<bool> test_device(const std::string& backend_id, Json& document, std::str
         return rows.error();
     Json list(Json::Array{});
     Table table({"  operation", "error", "tolerance", "passed"});
-    bool passed = true;
+    std::string failed;
     for (const SelfTestRow& row : *rows) {
         Json json;
         json.set("operation", row.operation);
@@ -48,12 +48,13 @@ Result<bool> test_device(const std::string& backend_id, Json& document, std::str
         list.push_back(std::move(json));
         table.add(
             {"  " + row.operation, figure(row.error), figure(row.tolerance), row.passed ? "yes" : "NO"});
-        passed = passed && row.passed;
+        if (failed.empty() && !row.passed)
+            failed = row.operation;
     }
     document.set("self_test", std::move(list));
-    document.set("passed", passed);
+    document.set("passed", failed.empty());
     text += table.text();
-    return passed;
+    return failed;
 }
 
 Json device_json(const VulkanDevice& device)
@@ -89,13 +90,14 @@ Result<Output> list_devices(bool with_test)
 {
     Output output;
     Json list(Json::Array{});
-    bool all_passed = true;
+    std::string failed;
     const auto add = [&](Json json, std::string text, const std::string& id, bool usable) -> Status {
         if (with_test && usable) {
-            auto passed = test_device(id, json, text);
-            if (!passed)
-                return passed.error();
-            all_passed = all_passed && *passed;
+            auto operation = test_device(id, json, text);
+            if (!operation)
+                return operation.error();
+            if (failed.empty() && !operation->empty())
+                failed = id + ", " + *operation;
         }
         list.push_back(std::move(json));
         output.text += text;
@@ -124,10 +126,8 @@ Result<Output> list_devices(bool with_test)
     } else {
         output.text += devices.error().sentence() + "\n";
     }
-    if (!all_passed)
-        return Error{ErrorKind::NoDevice,
-                     "a device computes wrong numbers: its self-test failed",
-                     {},
+    if (!failed.empty())
+        return Error{ErrorKind::NoDevice, "the device computes wrong numbers: its self-test failed", failed,
                      "Update its driver, or compute with --backend cpu"};
     output.document.set("devices", std::move(list));
     return output;

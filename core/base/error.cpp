@@ -73,6 +73,10 @@ Error errno_error(std::string_view operation, std::string_view path)
     if (code == ENOSPC || code == EDQUOT)
         return {ErrorKind::NoSpace, "the disk is full: could not " + std::string(operation),
                 std::string(path), "Free some space or choose another drive; nothing was left half-written."};
+    if (code == EFBIG)
+        return {ErrorKind::NoSpace,
+                "the file would be larger than the drive or a limit allows: could not " + std::string(operation),
+                std::string(path), "Choose another drive or raise the limit; nothing was left half-written."};
     if (code == ENOMEM)
         return {ErrorKind::NoSpace, "not enough memory to " + std::string(operation), std::string(path),
                 "Close other programs or lower --memory."};

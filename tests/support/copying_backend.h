@@ -9,7 +9,7 @@ namespace rankscope::test {
 
 /// A device without a single kernel: float32 buffers lie in memory of its own that only copies reach,
 /// everything else is HostFallbackBackend's. What it computes must equal the CPU backend bit for bit.
-class CopyingBackend final : public HostFallbackBackend {
+class CopyingBackend : public HostFallbackBackend {
 public:
     std::string name() const override { return "copying device"; }
     std::string id() const override { return "test:copying"; }

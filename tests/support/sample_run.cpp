@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "tests/support/sample_run.h"
+
+#include "tests/support/test_paths.h"
+
+#include <QtGlobal>
+
+#include <fstream>
+#include <iterator>
+
+namespace rankscope::test {
+
+namespace fs = std::filesystem;
+
+std::shared_ptr<const Model> sample_model()
+{
+    auto model = Model::open(sample_folder());
+    if (!model)
+        qFatal("%s", model.error().sentence().c_str());
+    return *model;
+}
+
+std::shared_ptr<const CalibrationStore> small_calibration(const fs::path& folder)
+{
+    const auto backend = make_cpu_backend();
+    CalibrationOptions options;
+    options.samples = 8;
+    options.length = 64;
+    options.replace = true;
+    auto done = calibrate(sample_model(), sample_folder() / "calibration.txt", folder, options, *backend,
+                          silent_monitor());
+    if (!done)
+        qFatal("%s", done.error().sentence().c_str());
+    auto store = CalibrationStore::open(folder);
+    if (!store)
+        qFatal("%s", store.error().sentence().c_str());
+    return *store;
+}
+
+std::map<std::string, std::string> folder_content(const fs::path& folder)
+{
+    std::map<std::string, std::string> content;
+    for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+        if (!entry.is_regular_file())
+            continue;
+        std::ifstream file(entry.path(), std::ios::binary);
+        content[fs::relative(entry.path(), folder).string()] =
+            std::string(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+    }
+    return content;
+}
+
+void copy_sample_with(const fs::path& folder, const std::string& tensor, float value)
+{
+    fs::copy(sample_folder(), folder, fs::copy_options::recursive | fs::copy_options::overwrite_existing);
+    const auto model = sample_model();
+    const TensorInfo* info = model->checkpoint().find(tensor);
+    if (!info)
+        qFatal("no tensor %s", tensor.c_str());
+    std::fstream file(folder / "model.safetensors", std::ios::binary | std::ios::in | std::ios::out);
+    file.seekp(static_cast<std::streamoff>(info->offset));
+    file.write(reinterpret_cast<const char*>(&value), sizeof value);
+}
+
+} // namespace rankscope::test

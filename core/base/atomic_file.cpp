@@ -236,7 +236,8 @@ Status require_free_disk(const fs::path& folder, std::uint64_t bytes)
     while (!place.empty() && !fs::exists(place, problem) && place != place.root_path())
         place = place.parent_path();
     const auto space = fs::space(place, problem);
-    if (problem || space.available >= bytes)
+    // A file system without any capacity (/proc) is no drive: creating the file will say what is wrong.
+    if (problem || space.capacity == 0 || space.available >= bytes)
         return {};
     return Error{ErrorKind::NoSpace,
                  "this needs " + format_byte_size(bytes) + ", but only " + format_byte_size(space.available)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/base/thread_pool.h"
 
+#include <tbb/global_control.h>
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 
@@ -18,8 +19,19 @@ namespace {
 
 struct Pool {
     std::mutex mutex;
+    std::unique_ptr<tbb::global_control> limit;
     std::shared_ptr<tbb::task_arena> arena;
     int threads = 0;
+
+    void make_arena()
+    {
+        // TBB caps its workers at the number of CPUs unless told otherwise; of several limits the lowest
+        // counts.
+        limit.reset();
+        limit = std::make_unique<tbb::global_control>(tbb::global_control::max_allowed_parallelism,
+                                                      static_cast<std::size_t>(threads));
+        arena = std::make_shared<tbb::task_arena>(threads);
+    }
 };
 
 Pool& pool()
@@ -36,7 +48,7 @@ std::shared_ptr<tbb::task_arena> current_arena()
         openblas_set_num_threads(1);
         if (p.threads <= 0)
             p.threads = physical_cores();
-        p.arena = std::make_shared<tbb::task_arena>(p.threads);
+        p.make_arena();
     }
     return p.arena;
 }
@@ -67,7 +79,7 @@ void set_thread_count(int threads)
     Pool& p = pool();
     const std::lock_guard lock(p.mutex);
     p.threads = threads > 0 ? threads : physical_cores();
-    p.arena = std::make_shared<tbb::task_arena>(p.threads);
+    p.make_arena();
 }
 
 int thread_count()

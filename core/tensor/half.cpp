@@ -100,6 +100,8 @@ float float8_e5m2_to_float(std::uint8_t bits) { return half_to_float(static_cast
 
 void decode_to_float(DType dtype, const std::byte* source, std::size_t count, float* target)
 {
+    if (count == 0) // both pointers may be null then, which memcpy does not allow
+        return;
     switch (dtype) {
     case DType::F32:
         std::memcpy(target, source, count * sizeof(float));

@@ -98,12 +98,6 @@ void Recorder::create_frame(Frame& frame)
                    "prepare the queue");
 }
 
-std::uint64_t Recorder::submits() const
-{
-    const std::lock_guard lock(mutex_);
-    return last_value_;
-}
-
 /// The frame to record into, with room for a command of that cost.
 Recorder::Frame& Recorder::recording(double flops)
 {

@@ -49,8 +49,6 @@ public:
 
     /// What one dispatch may cost so that a submit stays near 50 ms.
     double flops_per_submit() const { return flops_per_submit_; }
-    /// Submits since the start (for tests of the cutting rule).
-    std::uint64_t submits() const;
 
 private:
     struct Frame {

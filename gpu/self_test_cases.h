@@ -9,7 +9,7 @@
 
 namespace rankscope::gpu {
 
-/// One operation on data of one shape, on two backends. The one table that the test, the benchmark and
+/// One operation on data of one shape, on two backends. The one table that the test and
 /// `devices --self-test` read: 1 × 1, primes, sizes off every tile.
 struct SelfTestCase {
     std::string name;

@@ -33,18 +33,30 @@ public:
     void drawPrimitive(PrimitiveElement element, const QStyleOption* option, QPainter* painter,
                        const QWidget* widget) const override
     {
-        if (element != PE_FrameFocusRect) {
+        switch (element) {
+        case PE_FrameFocusRect:
+            if (option->state & State_KeyboardFocusChange)
+                stroke(painter, option->rect, Theme::Token::Accent, 2.0);
+            return;
+        case PE_IndicatorCheckBox:
+            drawCheckBox(option, painter);
+            return;
+        case PE_PanelButtonCommand:
+        case PE_FrameLineEdit:
             QProxyStyle::drawPrimitive(element, option, painter, widget);
+            outline(option, painter);
             return;
+        default:
+            QProxyStyle::drawPrimitive(element, option, painter, widget);
         }
-        if (!(option->state & State_KeyboardFocusChange))
-            return;
-        painter->save();
-        painter->setRenderHint(QPainter::Antialiasing);
-        painter->setBrush(Qt::NoBrush);
-        painter->setPen(QPen(Theme::instance().color(Theme::Token::Accent), 2.0));
-        painter->drawRoundedRect(QRectF(option->rect).adjusted(1.0, 1.0, -1.0, -1.0), 2.0, 2.0);
-        painter->restore();
+    }
+
+    void drawComplexControl(ComplexControl control, const QStyleOptionComplex* option, QPainter* painter,
+                            const QWidget* widget) const override
+    {
+        QProxyStyle::drawComplexControl(control, option, painter, widget);
+        if (control == CC_SpinBox || control == CC_ComboBox)
+            outline(option, painter);
     }
 
     int pixelMetric(PixelMetric metric, const QStyleOption* option, const QWidget* widget) const override
@@ -68,6 +80,54 @@ public:
         if (hint == SH_EtchDisabledText || hint == SH_DitherDisabledText)
             return 0;
         return QProxyStyle::styleHint(hint, option, widget, data);
+    }
+
+private:
+    static void stroke(QPainter* painter, const QRect& rect, Theme::Token token, double width)
+    {
+        painter->save();
+        painter->setRenderHint(QPainter::Antialiasing);
+        painter->setBrush(Qt::NoBrush);
+        painter->setPen(QPen(Theme::instance().color(token), width));
+        const double inset = width / 2.0;
+        painter->drawRoundedRect(QRectF(rect).adjusted(inset, inset, -inset, -inset), 2.5, 2.5);
+        painter->restore();
+    }
+
+    /// Fusion outlines with a darker shade of the window, which no one sees on a dark one.
+    static void outline(const QStyleOption* option, QPainter* painter)
+    {
+        const bool focus = (option->state & State_HasFocus) && (option->state & State_Enabled);
+        const Theme::Token token = focus                           ? Theme::Token::Accent
+                                   : option->state & State_Enabled ? Theme::Token::Outline
+                                                                   : Theme::Token::Border;
+        stroke(painter, option->rect, token, focus ? 2.0 : 1.0);
+    }
+
+    static void drawCheckBox(const QStyleOption* option, QPainter* painter)
+    {
+        const Theme& theme = Theme::instance();
+        const bool enabled = option->state & State_Enabled;
+        const bool set = option->state & (State_On | State_NoChange);
+        const QRectF box = QRectF(option->rect).adjusted(0.5, 0.5, -0.5, -0.5);
+        const QColor full =
+            enabled ? option->palette.color(QPalette::Highlight) : theme.color(Theme::Token::Border);
+        painter->save();
+        painter->setRenderHint(QPainter::Antialiasing);
+        painter->setPen(
+            QPen(set ? full : theme.color(enabled ? Theme::Token::Outline : Theme::Token::Border), 1.0));
+        painter->setBrush(set ? full : theme.color(enabled ? Theme::Token::Base : Theme::Token::Window));
+        painter->drawRoundedRect(box, 2.5, 2.5);
+        painter->setPen(
+            QPen(Qt::white, std::max(1.6, box.width() / 8.0), Qt::SolidLine, Qt::RoundCap, Qt::RoundJoin));
+        const auto at = [&box](double x, double y) {
+            return QPointF(box.left() + x * box.width(), box.top() + y * box.height());
+        };
+        if (option->state & State_NoChange)
+            painter->drawLine(at(0.25, 0.5), at(0.75, 0.5));
+        else if (option->state & State_On)
+            painter->drawPolyline(QPolygonF{at(0.22, 0.52), at(0.42, 0.72), at(0.78, 0.28)});
+        painter->restore();
     }
 };
 
@@ -156,6 +216,8 @@ Shade shade(Theme::Token token)
         return {0xFFE7EAEE, 0xFF2A2F36};
     case Theme::Token::Border:
         return {0xFFCDD3DA, 0xFF3C434C};
+    case Theme::Token::Outline:
+        return {0xFF848E9A, 0xFF727C87};
     case Theme::Token::SeriesWeight:
         return {0xFF0E2F70, 0xFF3F83F5};
     case Theme::Token::SeriesQuantized:

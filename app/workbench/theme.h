@@ -31,7 +31,8 @@ public:
         Error,
         Success,
         Grid,
-        Border,
+        Border,          ///< of cards and tables
+        Outline,         ///< of controls: 3:1 on base and window
         SeriesWeight,    ///< W, solid
         SeriesQuantized, ///< Q, dashed
         SeriesLowRank,   ///< L·R, dash-dot

@@ -8,6 +8,7 @@
 #include "core/base/thread_pool.h"
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
 #include <cmath>
 #include <functional>
@@ -22,30 +23,42 @@ constexpr int k_first_exponent = -40;
 
 using Histogram = std::array<std::uint64_t, ActivationStatistics::k_histogram_bins>;
 
-/// Lower edges of an octave's bins as fractions in [½, 1), as std::frexp gives them.
-const std::array<double, k_bins_per_octave>& octave_edges()
-{
-    static const auto edges = [] {
-        std::array<double, k_bins_per_octave> result{};
-        for (int bin = 0; bin < k_bins_per_octave; ++bin)
-            result[static_cast<std::size_t>(bin)] =
-                std::exp2(static_cast<double>(bin) / k_bins_per_octave - 1.0);
-        return result;
-    }();
-    return edges;
-}
+/// Finds an octave's bin by the top bits of the significand: so fine a cell holds one edge at most.
+struct OctaveTable {
+    static constexpr int k_cell_bits = 8;
+
+    std::array<std::uint64_t, k_bins_per_octave + 1>
+        edges{}; ///< lower edges as 52-bit significands; last: none
+    std::array<std::uint8_t, 1 << k_cell_bits> first_bin{}; ///< of each cell's beginning
+
+    OctaveTable()
+    {
+        for (std::size_t bin = 0; bin < k_bins_per_octave; ++bin) {
+            const double edge = std::exp2(static_cast<double>(bin) / k_bins_per_octave);
+            edges[bin] = std::bit_cast<std::uint64_t>(edge) & k_significand;
+        }
+        edges[k_bins_per_octave] = ~std::uint64_t{0};
+        for (std::size_t cell = 0; cell < first_bin.size(); ++cell) {
+            const std::uint64_t begin = static_cast<std::uint64_t>(cell) << (52 - k_cell_bits);
+            const auto above = std::upper_bound(edges.begin(), edges.end(), begin);
+            first_bin[cell] = static_cast<std::uint8_t>(above - edges.begin() - 1);
+        }
+    }
+
+    static constexpr std::uint64_t k_significand = (std::uint64_t{1} << 52) - 1;
+};
 
 /// Bin of a positive number; the outermost bins take what lies beyond.
 std::size_t histogram_bin(double magnitude)
 {
-    if (!std::isfinite(magnitude))
-        return ActivationStatistics::k_histogram_bins - 1;
-    int exponent = 0;
-    const double fraction = std::frexp(magnitude, &exponent);
-    const auto& edges = octave_edges();
-    const auto above = std::upper_bound(edges.begin(), edges.end(), fraction);
-    const int within = std::max(static_cast<int>(above - edges.begin()) - 1, 0);
-    const int bin = (exponent - 1 - k_first_exponent) * k_bins_per_octave + within;
+    static const OctaveTable table;
+    const auto bits = std::bit_cast<std::uint64_t>(magnitude);
+    const std::uint64_t significand = bits & OctaveTable::k_significand;
+    std::size_t within = table.first_bin[significand >> (52 - OctaveTable::k_cell_bits)];
+    within += significand >= table.edges[within + 1] ? 1 : 0;
+    const int exponent =
+        static_cast<int>(bits >> 52) - 1023; // subnormal and infinite ones end in the outermost bins
+    const int bin = (exponent - k_first_exponent) * k_bins_per_octave + static_cast<int>(within);
     return static_cast<std::size_t>(std::clamp(bin, 0, ActivationStatistics::k_histogram_bins - 1));
 }
 

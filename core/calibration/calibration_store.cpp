@@ -60,8 +60,8 @@ Status expect(const CheckpointReader& reader, const std::string& name, DType dty
 Status check_group(const CheckpointReader& reader, const std::string& group)
 {
     const TensorInfo* mean = reader.find(group + k_mean_abs);
-    if (!mean || mean->shape.size() != 1)
-        return broken(reader.path(), "the tensor " + group + k_mean_abs + " is missing or not a vector");
+    if (!mean || mean->shape.size() != 1 || mean->shape[0] < 1)
+        return broken(reader.path(), "the tensor " + group + k_mean_abs + " is missing or no vector");
     const std::int64_t channels = mean->shape[0];
     const struct {
         const char* suffix;

@@ -1,8 +1,8 @@
 #version 450
 // SPDX-License-Identifier: GPL-3.0-or-later
-// Causal attention of one query token and head a group; keys and values are those of the token's sequence. Keys come
-// LANES at a time; maximum and sum of the softmax are carried along and earlier results rescaled, so that no row of
-// scores is ever stored.
+// Causal attention of one query token and head a group; keys and values are those of the token's sequence. Keys
+// come LANES at a time; maximum and sum of the softmax are carried along and earlier results rescaled, so that no
+// row of scores is ever stored.
 #extension GL_GOOGLE_include_directive : require
 
 layout(local_size_x_id = 0) in;

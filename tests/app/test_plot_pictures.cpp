@@ -32,7 +32,8 @@ QString picture_file(const QString& plot, bool dark, const QString& scale)
 
 QStringList plot_names()
 {
-    return {QStringLiteral("channels"),        QStringLiteral("channels_sorted"),
+    return {QStringLiteral("channels_broken"), QStringLiteral("channels_one"),
+            QStringLiteral("channels"),        QStringLiteral("channels_sorted"),
             QStringLiteral("channels_narrow"), QStringLiteral("channels_few"),
             QStringLiteral("spectrum"),        QStringLiteral("spectrum_log_rank"),
             QStringLiteral("spectrum_narrow"), QStringLiteral("spectrum_few"),
@@ -46,7 +47,14 @@ std::unique_ptr<PlotView> make_plot(const QString& name)
     if (name.startsWith(QLatin1String("channels"))) {
         auto plot = std::make_unique<ChannelPlot>();
         plot->resize(name.endsWith(QLatin1String("narrow")) ? QSize(420, 320) : QSize(900, 460));
-        plot->setProfile(channel_profile_of(name.endsWith(QLatin1String("few")) ? 64 : 11008), layer);
+        const auto profile = channel_profile_of(name.endsWith(QLatin1String("one"))   ? 1
+                                                : name.endsWith(QLatin1String("few")) ? 64
+                                                                                      : 11008);
+        if (name.endsWith(QLatin1String("broken"))) {
+            profile->weighted_energy[2000] = std::nan("");
+            profile->weighted_energy[7000] = std::numeric_limits<double>::infinity();
+        }
+        plot->setProfile(profile, layer);
         plot->setSorted(name.endsWith(QLatin1String("sorted")));
         if (name.endsWith(QLatin1String("few")))
             plot->setSelectedChannel(32);

@@ -129,6 +129,8 @@ private Q_SLOTS:
         for (const Token ground : {Token::Base, Token::Window})
             for (const Token text : {Token::Text, Token::Muted, Token::Accent, Token::Error, Token::Success})
                 QVERIFY2(contrast(at(text), at(ground)) >= 4.5, qPrintable(at(text).name()));
+        for (const Token ground : {Token::Base, Token::Window})
+            QVERIFY(contrast(at(Token::Outline), at(ground)) >= 3.0); // WCAG 1.4.11
         for (const Token series : k_series)
             QVERIFY2(contrast(at(series), at(Token::Base)) >= 3.1, qPrintable(at(series).name()));
         const QPalette palette = Theme::palette(dark);

@@ -303,7 +303,7 @@ private Q_SLOTS:
 
     void cholesky_and_triangular_solves()
     {
-        for (const Index n : {1, 17, 65, 257}) {
+        for (const Index n : {1, 17, 65, 257, 1300}) {
             const MatrixD h = random_moments(n, 11);
             for (const bool twice : {false, true}) {
                 const auto factor = backend_->cholesky(upload(*backend_, h, precision_of(twice)));
@@ -331,6 +331,11 @@ private Q_SLOTS:
         auto factor = backend_->cholesky(backend_->upload(h));
         QVERIFY(!factor);
         QVERIFY(factor.error().kind == ErrorKind::BadInput);
+        MatrixD large = MatrixD::Identity(1300, 1300); // in blocks: the column is counted from the start
+        large(1200, 1200) = -1.0;
+        const auto refused = backend_->cholesky(backend_->upload(large));
+        QVERIFY(!refused);
+        QVERIFY(refused.error().message.find("column 1201") != std::string::npos);
         h(4, 4) = k_nan;
         QVERIFY(!backend_->cholesky(backend_->upload(h)));
         h = random_moments(9, 13);

@@ -215,7 +215,7 @@ private Q_SLOTS:
             "8 bytes follow that belong to none");
         row("metadata is a list", R"("__metadata__":[])", 0, "\"__metadata__\" is no object");
         row("metadata holds a number", R"("__metadata__":{"a":1})", 0, "which is no text");
-        raw_row("a GGUF file", "GGUF" + raw<std::uint32_t>({3, 0, 0}), "this is a GGUF file");
+        raw_row("a GGUF file that is cut off", "GGUF" + raw<std::uint32_t>({3, 0, 0}), "the file ends inside");
         raw_row("a PyTorch file", std::string("PK\x03\x04\x14\x00\x08\x08", 8) + zeros(20), "PyTorch");
     }
     void hostile_files()

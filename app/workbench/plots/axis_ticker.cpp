@@ -34,14 +34,14 @@ double AxisTicker::getTickStep(const QCPRange& range)
 {
     setTickCount(length_ > 0 ? std::clamp(length_ / 90, 3, 9) : 5);
     const double step = QCPAxisTicker::getTickStep(range);
-    return kind_ == Kind::Whole ? std::max(1.0, std::round(step)) : step;
+    return whole_ ? std::max(1.0, std::round(step)) : step;
 }
 
 int AxisTicker::getSubTickCount(double step)
 {
-    if (kind_ == Kind::Log)
+    if (logarithmic_)
         return stride_ == 1 ? 8 : 0;
-    if (kind_ == Kind::Whole && step < 5.0)
+    if (whole_ && step < 5.0)
         return step < 2.0 ? 0 : static_cast<int>(step) - 1;
     return QCPAxisTicker::getSubTickCount(step);
 }
@@ -49,14 +49,17 @@ int AxisTicker::getSubTickCount(double step)
 QVector<double> AxisTicker::createTickVector(double step, const QCPRange& range)
 {
     QVector<double> ticks;
-    if (kind_ == Kind::Log && range.lower > 0.0)
+    if (logarithmic_ && range.lower > 0.0)
         ticks = logTicks(range);
     decades_ = !ticks.isEmpty();
+    if (decades_ && whole_)
+        ticks.erase(std::remove_if(ticks.begin(), ticks.end(), [](double tick) { return tick < 0.999; }),
+                    ticks.end());
     if (ticks.isEmpty() && range.size() / step < k_most_ticks)
         ticks = QCPAxisTicker::createTickVector(step, range);
-    powers_ = kind_ != Kind::Whole && std::any_of(ticks.cbegin(), ticks.cend(), [&range](double tick) {
-                  return tick >= range.lower && tick <= range.upper && is_long(tick);
-              });
+    powers_ = !whole_ && std::any_of(ticks.cbegin(), ticks.cend(), [&range](double tick) {
+        return tick >= range.lower && tick <= range.upper && is_long(tick);
+    });
     return ticks;
 }
 
@@ -85,7 +88,7 @@ QVector<double> AxisTicker::logTicks(const QCPRange& range)
 
 QVector<double> AxisTicker::createSubTickVector(int count, const QVector<double>& ticks)
 {
-    if (kind_ != Kind::Log || ticks.isEmpty())
+    if (!logarithmic_ || ticks.isEmpty())
         return QCPAxisTicker::createSubTickVector(count, ticks);
     if (!decades_)
         return QCPAxisTicker::createSubTickVector(4, ticks);
@@ -105,7 +108,7 @@ QString AxisTicker::getTickLabel(double tick, const QLocale&, QChar, int)
 {
     if (std::fabs(tick) < 1e-300)
         tick = 0.0;
-    if (kind_ == Kind::Whole)
+    if (whole_)
         return QString::number(std::llround(tick));
     return formatTick(tick, powers_);
 }

@@ -9,8 +9,7 @@ namespace rankscope {
 /// there is room for them, and one notation along an axis (plain, or powers of ten where plain grows long).
 class AxisTicker : public QCPAxisTicker {
 public:
-    enum class Kind { Linear, Whole, Log };
-    explicit AxisTicker(Kind kind) : kind_(kind) {}
+    AxisTicker(bool logarithmic, bool whole) : logarithmic_(logarithmic), whole_(whole) {}
 
     /// Room for labels along the axis in pixels; 0: unknown.
     void setLength(int pixels) { length_ = pixels; }
@@ -25,7 +24,8 @@ protected:
 private:
     QVector<double> logTicks(const QCPRange& range);
 
-    Kind kind_;
+    bool logarithmic_;
+    bool whole_; ///< counts: nothing between whole numbers, nothing below 1 on a log axis
     int length_ = 0;
     bool powers_ = false;
     bool decades_ = false; ///< the ticks at hand are those of decades

@@ -7,7 +7,6 @@
 #include <QCheckBox>
 #include <QComboBox>
 #include <QDoubleSpinBox>
-#include <QHBoxLayout>
 #include <QLabel>
 #include <QSignalBlocker>
 #include <QSpinBox>
@@ -46,14 +45,14 @@ QString axis_name(ChannelPlot::Quantity quantity, bool calibrated)
 {
     switch (quantity) {
     case ChannelPlot::Quantity::WeightedEnergy:
-        return calibrated ? ChannelPlot::tr("weighted energy  H_jj · ‖w_j‖²")
-                          : ChannelPlot::tr("weight energy  ‖w_j‖²");
+        return calibrated ? ChannelPlot::tr("weighted energy  Hⱼⱼ · ‖wⱼ‖²")
+                          : ChannelPlot::tr("weight energy  ‖wⱼ‖²");
     case ChannelPlot::Quantity::HessianDiagonal:
-        return ChannelPlot::tr("H_jj, mean square of input");
+        return ChannelPlot::tr("Hⱼⱼ, mean square of the input");
     case ChannelPlot::Quantity::ActivationMax:
-        return ChannelPlot::tr("largest |x_j|");
+        return ChannelPlot::tr("largest |xⱼ|");
     case ChannelPlot::Quantity::WeightMax:
-        return ChannelPlot::tr("largest |w_ij|");
+        return ChannelPlot::tr("largest |wᵢⱼ|");
     }
     return {};
 }
@@ -114,7 +113,6 @@ void ChannelPlot::buildControls()
                             static_cast<QWidget*>(count_box_), static_cast<QWidget*>(sorted_box_),
                             static_cast<QWidget*>(log_box_)})
         controls()->addWidget(widget);
-    controls()->addStretch(1);
 
     connect(quantity_box_, &QComboBox::activated, this,
             [this](int i) { setQuantity(static_cast<Quantity>(i)); });
@@ -344,6 +342,10 @@ void ChannelPlot::rebuildRange()
     double high = falling_.isEmpty() ? 1.0 : falling_.constFirst();
     if (!(high > 0.0))
         high = 1.0;
+    // A threshold above all channels stays in reach of the hand, unless that would flatten the picture.
+    const double border = threshold();
+    if (rule_ == Rule::TimesMedian && border > high && border < high * (log_ ? 100.0 : 2.0))
+        high = border;
     double low = 0.0;
     if (log_) {
         const auto least =
@@ -356,7 +358,8 @@ void ChannelPlot::rebuildRange()
     } else {
         high *= 1.1;
     }
-    setLimits(-0.5, std::max(channels_, 1) - 0.5, low, high);
+    const double side = 0.5 + 0.01 * channels_; // ▲ of the first and last channel stay whole
+    setLimits(-side, std::max(channels_, 1) - 1 + side, low, high);
 }
 
 /// Pools to device pixels: each column of the screen shows the largest of its channels, outliers on top.
@@ -398,7 +401,7 @@ void ChannelPlot::layoutChanged()
     }
     for (const int channel : std::as_const(not_finite_)) {
         broken_keys.append(position_[channel]);
-        broken_heights.append(log_ ? plot()->yAxis->range().lower * 1.0 : 0.0);
+        broken_heights.append(plot()->yAxis->pixelToCoord(plot()->axisRect()->bottom() - k_mark_pixels));
     }
     std::sort(broken_keys.begin(), broken_keys.end());
     impulses_->setData(keys, heights, true);
@@ -414,6 +417,7 @@ void ChannelPlot::layoutChanged()
     pen = outlier_impulses_->pen();
     pen.setWidthF(std::max({thick, 1.0 / ratio, 1.0}));
     outlier_impulses_->setPen(pen);
+    rebuildCursor();
 }
 
 void ChannelPlot::rebuildCursor()
@@ -466,6 +470,10 @@ void ChannelPlot::rebuildReadout()
         parts.append(channelText(selected_));
     setReadout(parts.join(QStringLiteral("  ·  ")));
     broken_marks_->setVisible(!not_finite_.isEmpty());
+    if (not_finite_.isEmpty())
+        broken_marks_->removeFromLegend();
+    else
+        broken_marks_->addToLegend();
     updateDescription();
 }
 

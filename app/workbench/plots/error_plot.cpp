@@ -4,8 +4,6 @@
 #include "app/workbench/plots/number_format.h"
 #include "app/workbench/plots/qcp.h"
 
-#include <QHBoxLayout>
-
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -211,7 +209,7 @@ void ErrorPlot::rebuildReadout()
     }
     QStringList parts{summary()};
     if (traces_.size() > k_named)
-        parts.append(tr("%1 more traces are drawn thin").arg(traces_.size() - k_named));
+        parts.append(tr("%1 of them drawn thin, without name").arg(traces_.size() - k_named));
     qsizetype left_out = 0;
     for (const ErrorTrace& trace : std::as_const(traces_))
         for (int i = 0; i < length(trace); ++i)
@@ -252,7 +250,7 @@ QString ErrorPlot::summary() const
     const QString rises =
         tr("%1 goes from %2 to %3").arg(traceName(best), formatNumber(start), formatNumber(least));
     const QString course = least < start ? span : least > start ? rises : flat;
-    return traces_.size() == 1 ? course : tr("%1 traces; the lowest, %2").arg(traces_.size()).arg(course);
+    return traces_.size() == 1 ? course : tr("%1 traces, lowest: %2").arg(traces_.size()).arg(course);
 }
 
 QVector<QStringList> ErrorPlot::table() const

@@ -2,6 +2,7 @@
 #include "app/workbench/plots/plot_view.h"
 
 #include "app/workbench/plots/axis_ticker.h"
+#include "app/workbench/plots/flow_layout.h"
 #include "app/workbench/plots/plot_overlay.h"
 #include "app/workbench/plots/plot_table.h"
 #include "app/workbench/plots/qcp.h"
@@ -10,7 +11,6 @@
 #include <QApplication>
 #include <QClipboard>
 #include <QFileDialog>
-#include <QHBoxLayout>
 #include <QHelpEvent>
 #include <QLabel>
 #include <QMenu>
@@ -68,9 +68,8 @@ PlotView::PlotView(QWidget* parent) : QWidget(parent)
     auto* layout = new QVBoxLayout(this);
     layout->setContentsMargins(0, 0, 0, 0);
     layout->setSpacing(4);
-    controls_ = new QHBoxLayout;
+    controls_ = new FlowLayout(8);
     controls_->setContentsMargins(8, 6, 8, 0);
-    controls_->setSpacing(8);
     layout->addLayout(controls_);
 
     plot_ = new QCustomPlot(this);
@@ -149,6 +148,7 @@ void PlotView::buildPlot()
         const QRect inner = plot_->axisRect()->rect();
         set_ticker_length(plot_->xAxis, inner.width() > 0 ? inner.width() : plot_->width());
         set_ticker_length(plot_->yAxis, inner.height() > 0 ? inner.height() : plot_->height());
+        elideTitle();
         arrangeLegend();
     });
     connect(plot_, &QCustomPlot::afterReplot, this, [this] { replot_pending_ = false; });
@@ -188,18 +188,26 @@ QVector<QStringList> PlotView::table() const { return {}; }
 void PlotView::setAxis(Qt::Orientation orientation, AxisKind kind, const QString& label)
 {
     QCPAxis* axis = orientation == Qt::Horizontal ? plot_->xAxis : plot_->yAxis;
-    const AxisTicker::Kind ticks = kind == AxisKind::Log     ? AxisTicker::Kind::Log
-                                   : kind == AxisKind::Whole ? AxisTicker::Kind::Whole
-                                                             : AxisTicker::Kind::Linear;
-    axis->setTicker(QSharedPointer<AxisTicker>::create(ticks));
-    axis->setScaleType(kind == AxisKind::Log ? QCPAxis::stLogarithmic : QCPAxis::stLinear);
+    const bool logarithmic = kind == AxisKind::Log || kind == AxisKind::LogWhole;
+    const bool whole = kind == AxisKind::Whole || kind == AxisKind::LogWhole;
+    axis->setTicker(QSharedPointer<AxisTicker>::create(logarithmic, whole));
+    axis->setScaleType(logarithmic ? QCPAxis::stLogarithmic : QCPAxis::stLinear);
     axis->setLabel(label);
 }
 
 void PlotView::setTitle(const QString& title)
 {
     title_text_ = title;
-    title_->setText(title);
+    elideTitle();
+}
+
+/// The middle of a long layer name goes first: block number and role are at its ends.
+void PlotView::elideTitle()
+{
+    const QString shown = QFontMetrics(title_->font())
+                              .elidedText(title_text_, Qt::ElideMiddle, std::max(plot_->width() - 24, 40));
+    if (shown != title_->text())
+        title_->setText(shown);
 }
 
 void PlotView::setReadout(const QString& text) { readout_->setText(text); }

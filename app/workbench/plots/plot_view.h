@@ -16,8 +16,8 @@ class QCPLayer;
 class QCPTextElement;
 class QCustomPlot;
 class QDialog;
-class QHBoxLayout;
 class QLabel;
+class QLayout;
 class QMenu;
 
 namespace rankscope {
@@ -73,13 +73,13 @@ protected:
     {
         return cursor_layer_;
     } ///< buffered: moving a cursor repaints only this layer
-    QHBoxLayout* controls() const { return controls_; }
+    QLayout* controls() const { return controls_; }
 
     /// Colours of the scheme in use: the theme's, or light during an export for paper.
     QColor ink(Theme::Token token) const { return Theme::color(token, paint_dark_); }
     bool paintsDark() const { return paint_dark_; }
 
-    enum class AxisKind { Linear, Whole, Log };
+    enum class AxisKind { Linear, Whole, Log, LogWhole };
     void setAxis(Qt::Orientation orientation, AxisKind kind, const QString& label);
     void setTitle(const QString& title);
     void setReadout(const QString& text);
@@ -125,6 +125,7 @@ private:
     void zoom(double factor);
     bool isFitted() const;
     void arrangeLegend();
+    void elideTitle();
     QByteArray render(const QString& suffix);
     QByteArray csv() const;
     void updateOverlay();
@@ -134,7 +135,7 @@ private:
     QCPLayer* cursor_layer_ = nullptr;
     QCPTextElement* title_ = nullptr;
     QCPTextElement* footer_ = nullptr; ///< the readout, in exports only
-    QHBoxLayout* controls_ = nullptr;
+    QLayout* controls_ = nullptr;
     QLabel* readout_ = nullptr;
     PlotOverlay* overlay_ = nullptr;
     QPointer<QDialog> table_dialog_;

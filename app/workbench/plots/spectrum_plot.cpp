@@ -5,7 +5,6 @@
 #include "app/workbench/plots/qcp.h"
 
 #include <QCheckBox>
-#include <QHBoxLayout>
 #include <QLabel>
 #include <QSignalBlocker>
 #include <QSpinBox>
@@ -52,7 +51,6 @@ void SpectrumPlot::buildControls()
     for (QWidget* widget : {static_cast<QWidget*>(label), static_cast<QWidget*>(rank_box_),
                             static_cast<QWidget*>(relative_box_), static_cast<QWidget*>(log_rank_box_)})
         controls()->addWidget(widget);
-    controls()->addStretch(1);
     connect(rank_box_, &QSpinBox::valueChanged, this, [this](int rank) {
         moveTo(rank);
         commit();
@@ -67,7 +65,13 @@ void SpectrumPlot::buildGraphs()
         QCPGraph* graph = plot()->addGraph();
         graph->setName(name(static_cast<Series>(i)));
         graph->setAdaptiveSampling(false); // pooled already
+        graph->setScatterSkip(std::numeric_limits<int>::max()
+                              - 1); // the legend's marker; the others are spaced by hand
         curves_[static_cast<std::size_t>(i)].graph = graph;
+        QCPGraph* marks = plot()->addGraph();
+        marks->setLineStyle(QCPGraph::lsNone);
+        marks->setAdaptiveSampling(false);
+        curves_[static_cast<std::size_t>(i)].marks = marks;
     }
     kept_ = new QCPItemRect(plot());
     kept_->setLayer(cursorLayer());
@@ -111,11 +115,13 @@ void SpectrumPlot::restyle()
         if (residual)
             pen.setDashPattern({1.0, 1.6});
         pen.setCapStyle(Qt::FlatCap);
-        QCPGraph* graph = curves_[static_cast<std::size_t>(i)].graph;
+        Curve& curve = curves_[static_cast<std::size_t>(i)];
+        QCPGraph* graph = curve.graph;
         graph->setPen(pen);
         graph->setScatterStyle(weighted ? QCPScatterStyle(QCPScatterStyle::ssCircle, QPen(pen.color(), 1.5),
                                                           QBrush(ink(Token::Base)), 7.0)
                                         : QCPScatterStyle());
+        curve.marks->setScatterStyle(graph->scatterStyle());
     }
     QColor veil = ink(Token::SeriesLowRank);
     veil.setAlphaF(paintsDark() ? 0.14F : 0.12F);
@@ -191,6 +197,7 @@ void SpectrumPlot::rebuildCurves()
         }
         curve.pyramid = MinMaxPyramid(std::move(drawn));
         curve.graph->setVisible(known != nullptr);
+        curve.marks->setVisible(known != nullptr);
         if (known != nullptr)
             curve.graph->addToLegend();
         else
@@ -216,37 +223,51 @@ void SpectrumPlot::rebuildRange()
     }
     low = std::max(low, high * std::pow(10.0, -k_log_decades));
     const double air = std::max(std::pow(high / low, 0.04), 1.15);
-    setAxis(Qt::Horizontal, log_rank_ ? AxisKind::Log : AxisKind::Whole, tr("index i of the singular value"));
-    setAxis(Qt::Vertical, AxisKind::Log, relative_ ? tr("σ_i / norm") : tr("σ_i"));
+    setAxis(Qt::Horizontal, log_rank_ ? AxisKind::LogWhole : AxisKind::Whole, tr("index i"));
+    setAxis(Qt::Vertical, AxisKind::Log,
+            relative_ ? tr("singular value σᵢ / norm") : tr("singular value σᵢ"));
     const double end = std::max(largest_rank_, 1);
     setLimits(log_rank_ ? 0.4 : std::min(0.0, 0.5 - 0.02 * end), end + std::max(0.5, 0.02 * end), low / air,
               high * air);
 }
 
+/// The places of `pyramid` to draw so that each pixel column between the axis' borders has its extremes.
+/// Value i of the series stands at x = i + 1; one more on either side closes the line at the border.
+QVector<int> SpectrumPlot::drawnPlaces(const MinMaxPyramid& pyramid) const
+{
+    const QRect inner = plot()->axisRect()->rect();
+    const auto place_at = [&](int pixel) {
+        const double x = std::clamp(plot()->xAxis->pixelToCoord(pixel), 0.0, pyramid.size() + 1.0);
+        return std::clamp(static_cast<int>(std::ceil(x)) - 1, 0, pyramid.size());
+    };
+    QVector<int> places;
+    int from = std::max(place_at(inner.left()) - 1, 0);
+    for (int pixel = inner.left() + 1; pixel <= inner.right() + 2; ++pixel) {
+        const bool last = pixel == inner.right() + 2;
+        const int to = last ? std::min(place_at(pixel) + 1, pyramid.size()) : place_at(pixel);
+        places += pyramid.places(from, to, 1);
+        from = std::max(from, to);
+    }
+    return places;
+}
+
 void SpectrumPlot::layoutChanged()
 {
-    const int width = std::max(plot()->axisRect()->width(), 1);
-    const QCPRange range = plot()->xAxis->range();
     for (Curve& curve : curves_) {
-        // Index i is drawn at x = i, place i − 1 of the series. One more on either side closes the line at
-        // the border.
-        const int first = std::clamp(static_cast<int>(std::floor(range.lower)) - 2, 0, curve.pyramid.size());
-        const int last =
-            std::clamp(static_cast<int>(std::ceil(range.upper)) + 1, first, curve.pyramid.size());
-        QVector<double> keys, heights;
-        int drawn_at = -1;
-        for (const int place : curve.pyramid.places(first, last, width)) {
-            const double x = plot()->xAxis->coordToPixel(place + 1.0);
-            const int column = static_cast<int>(std::lround(x * 2.0));
-            if (column == drawn_at && place + 1 < last) // a log axis crowds its right end
-                continue;
-            drawn_at = column;
+        QVector<double> keys, heights, mark_keys, mark_heights;
+        double marked_at = -k_mark_pixels;
+        for (const int place : drawnPlaces(curve.pyramid)) {
             keys.append(place + 1.0);
             heights.append(curve.pyramid[place]);
+            const double x = plot()->xAxis->coordToPixel(place + 1.0);
+            if (x - marked_at < k_mark_pixels || !std::isfinite(curve.pyramid[place]))
+                continue;
+            marked_at = x;
+            mark_keys.append(keys.constLast());
+            mark_heights.append(heights.constLast());
         }
         curve.graph->setData(keys, heights, true);
-        const int marks = std::max(width / k_mark_pixels, 1);
-        curve.graph->setScatterSkip(std::max(static_cast<int>(keys.size()) / marks - 1, 0));
+        curve.marks->setData(mark_keys, mark_heights, true);
     }
     rebuildCursor();
 }
@@ -351,7 +372,7 @@ void SpectrumPlot::rebuildReadout()
         return;
     }
     const int r = rank();
-    QStringList parts{tr("Rank %1 of %2").arg(formatCount(r), formatCount(largest_rank_)),
+    QStringList parts{tr("Rank %1 of %2").arg(r).arg(largest_rank_),
                       tr("tail energy of %1 %2").arg(name(target()), share_phrase(tailEnergy(r))),
                       tr("L and R %1 at 16 bit").arg(formatBytes(factorBytes(r)))};
     const double error = predictedError(r);

@@ -68,8 +68,9 @@ private:
     enum Series { Weight, Weighted, Residual, WeightedResidual, k_series };
     struct Curve {
         QCPGraph* graph = nullptr;
-        MinMaxPyramid pyramid; ///< drawn values, NaN where not positive
-        QVector<double> tails; ///< Σ_{i>r} σ² for r = 0…n
+        QCPGraph* marks = nullptr; ///< sparse markers of the weighted curves
+        MinMaxPyramid pyramid;     ///< drawn values, NaN where not positive
+        QVector<double> tails;     ///< Σ_{i>r} σ² for r = 0…n
     };
 
     const VectorD* values(Series series) const;
@@ -77,6 +78,7 @@ private:
     static QString name(Series series);
     void buildControls();
     void buildGraphs();
+    QVector<int> drawnPlaces(const MinMaxPyramid& pyramid) const;
     void rebuildCurves();
     void rebuildRange();
     void rebuildCursor();

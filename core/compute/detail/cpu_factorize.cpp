@@ -13,7 +13,9 @@ namespace {
 
 using ColMajorD = Eigen::MatrixXd;
 
-constexpr Index k_solve_columns = 256; // right-hand sides of a task
+constexpr Index k_cholesky_block = 256;
+constexpr Index k_cholesky_whole = 1024; // up to here one call of LAPACK is faster than blocks
+constexpr Index k_solve_columns = 256;   // right-hand sides of a task
 constexpr Index k_exact_singular_side =
     1024; // above, singular values of float32 matrices come from the Gram matrix
 
@@ -63,6 +65,49 @@ bool some_eigen(ColMajorD matrix, Index count, VectorD& values, ColMajorD& vecto
     return info == 0 && found == wanted;
 }
 
+/// The lower factor in place of a row-major matrix; returns LAPACK's info. Row-major memory read by columns
+/// is the transpose: LAPACK's upper UᵀU is our lower C·Cᵀ, and nothing is copied.
+lapack_int factor_block(double* block, Index size, Index stride)
+{
+    return LAPACKE_dpotrf_work(LAPACK_COL_MAJOR, 'U', blas_int(size), block, blas_int(stride));
+}
+
+/// Right-looking by blocks, so that the products behind each block run in parallel. The strict upper triangle
+/// is left with arbitrary numbers. Returns the 1-based column at which the matrix stops being positive
+/// definite, 0 if none.
+Index factor_in_place(MatrixD& h)
+{
+    const Index n = h.rows();
+    const Index block = n <= k_cholesky_whole ? n : k_cholesky_block;
+    const auto at = [&](Index i, Index j) { return h.data() + i * n + j; };
+    for (Index k = 0; k < n; k += block) {
+        const Index size = std::min(block, n - k);
+        if (const lapack_int info = factor_block(at(k, k), size, n); info != 0)
+            return k + std::abs(info);
+        const Index next = k + size;
+        for_stretches(n - next, block, [&](Index first, Index count) {
+            cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, blas_int(count),
+                        blas_int(size), 1.0, at(k, k), blas_int(n), at(next + first, k), blas_int(n));
+        });
+        const Index blocks = (n - next + block - 1) / block;
+        for_stretches(blocks * (blocks + 1) / 2, 1, [&](Index tile, Index) {
+            Index row = 0;
+            while ((row + 1) * (row + 2) / 2 <= tile)
+                ++row;
+            const Index i = next + row * block;
+            const Index j = next + (tile - row * (row + 1) / 2) * block;
+            const Index rows = std::min(block, n - i);
+            if (i == j)
+                cblas_dsyrk(CblasRowMajor, CblasLower, CblasNoTrans, blas_int(rows), blas_int(size), -1.0,
+                            at(i, k), blas_int(n), 1.0, at(i, i), blas_int(n));
+            else
+                blas_gemm(Transpose::No, Transpose::Yes, rows, block, size, -1.0, at(i, k), n, at(j, k), n,
+                          1.0, at(i, j), n);
+        });
+    }
+    return 0;
+}
+
 Buffer with_precision(MatrixD matrix, Precision precision)
 {
     if (precision == Precision::Float64)
@@ -79,14 +124,12 @@ Result<Buffer> CpuBackend::cholesky(const Buffer& h)
     const Index n = factor.rows();
     if (n == 0)
         return with_precision(std::move(factor), h.precision());
-    // Row-major memory read by columns is the transpose: LAPACK's upper UᵀU is our lower C·Cᵀ, and nothing is
-    // copied.
-    const lapack_int info =
-        LAPACKE_dpotrf(LAPACK_COL_MAJOR, 'U', blas_int(n), factor.data(), std::max(1, blas_int(n)));
-    if (info > 0)
-        return bad_input(fmt::format("the matrix is not positive definite (column {})", info));
-    if (info < 0 || !factor.diagonal().allFinite())
+    if (!factor.allFinite())
         return bad_input("the matrix is not positive definite: it has elements that are not finite");
+    if (const Index column = factor_in_place(factor); column != 0)
+        return bad_input(fmt::format("the matrix is not positive definite (column {})", column));
+    if (!factor.diagonal().allFinite())
+        return bad_input("the matrix is not positive definite: its factor overflows");
     factor.triangularView<Eigen::StrictlyUpper>().setZero();
     return with_precision(std::move(factor), h.precision());
 }

@@ -52,36 +52,21 @@ void silu(double* gate, const double* up, Index count) { silu_doubles(gate, up, 
 RANKSCOPE_MULTIARCH
 void softmax_floats(float* scores, Index count)
 {
-    float most = scores[0];
-    for (Index i = 1; i < count; ++i)
-        most = scores[i] > most ? scores[i] : most;
+    const float most = lane_max(scores, count);
     for (Index i = 0; i < count; ++i)
         scores[i] = exp_float(scores[i] - most);
-    double sums[k_lanes] = {};
-    Index i = 0;
-    for (; i + k_lanes <= count; i += k_lanes) {
-        for (int lane = 0; lane < k_lanes; ++lane)
-            sums[lane] += static_cast<double>(scores[i + lane]);
-    }
-    for (int lane = 0; i < count; ++i, ++lane)
-        sums[lane] += static_cast<double>(scores[i]);
-    const float total = static_cast<float>(((sums[0] + sums[4]) + (sums[1] + sums[5]))
-                                           + ((sums[2] + sums[6]) + (sums[3] + sums[7])));
-    for (i = 0; i < count; ++i)
+    const float total = static_cast<float>(lane_sum<double>(scores, count));
+    for (Index i = 0; i < count; ++i)
         scores[i] /= total;
 }
 
 RANKSCOPE_MULTIARCH
 void softmax_doubles(double* scores, Index count)
 {
-    double most = scores[0];
-    for (Index i = 1; i < count; ++i)
-        most = scores[i] > most ? scores[i] : most;
-    double total = 0.0;
+    const double most = lane_max(scores, count);
     for (Index i = 0; i < count; ++i)
         scores[i] = exp_double(scores[i] - most);
-    for (Index i = 0; i < count; ++i)
-        total += scores[i];
+    const double total = lane_sum<double>(scores, count);
     for (Index i = 0; i < count; ++i)
         scores[i] /= total;
 }
@@ -93,15 +78,17 @@ void softmax(double* scores, Index count) { softmax_doubles(scores, count); }
 RANKSCOPE_MULTIARCH
 double exponential_sum_floats(const float* x, Index count, double most)
 {
-    double sums[k_lanes] = {};
-    Index i = 0;
-    for (; i + k_lanes <= count; i += k_lanes) {
-        for (int lane = 0; lane < k_lanes; ++lane)
-            sums[lane] += exp_double(static_cast<double>(x[i + lane]) - most);
+    constexpr Index block =
+        512; // terms first, then their sum: only a loop without an order becomes vector code
+    double terms[block];
+    double sum = 0.0;
+    for (Index first = 0; first < count; first += block) {
+        const Index length = count - first < block ? count - first : block;
+        for (Index i = 0; i < length; ++i)
+            terms[i] = exp_double(static_cast<double>(x[first + i]) - most);
+        sum += lane_sum<double>(terms, length);
     }
-    for (int lane = 0; i < count; ++i, ++lane)
-        sums[lane] += exp_double(static_cast<double>(x[i]) - most);
-    return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+    return sum;
 }
 
 double exponential_sum(const float* x, Index count, double most)

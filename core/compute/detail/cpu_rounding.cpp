@@ -3,8 +3,6 @@
 #include "core/compute/detail/grid_fit.h"
 #include "core/compute/detail/vector_math.h"
 
-#include <vector>
-
 namespace rankscope::detail {
 namespace {
 
@@ -78,42 +76,48 @@ void round_rows(const RoundTask& task)
     }
 }
 
-/// One panel of a row tile, stored column after column with the tile's rows side by side.
-struct PanelTask {
-    Index columns;
-    const float* feedback; ///< U at (first column, first column)
-    Index feedback_stride;
-    const float* const* scales; ///< per column: the tile's scales
-    const float* const* lowest;
-    const float* weights;
-    float* targets; ///< W + E·U over the columns before the panel; changed
-    float* errors;  ///< W − Q
-    float* codes;
-    float* values;
-    float span;
-};
-
+/// One column of a row tile: its codes, their values and what they miss.
 RANKSCOPE_MULTIARCH
-void feedback_panel(const PanelTask& task)
+void round_column(const float* __restrict wanted, const float* __restrict weight,
+                  const float* __restrict scales, const float* __restrict lowest, float span,
+                  float* __restrict codes, float* __restrict values, float* __restrict errors)
 {
-    constexpr Index rows = k_feedback_rows;
-    for (Index k = 0; k < task.columns; ++k) {
-        const float* scale = task.scales[k];
-        const float* low = task.lowest[k];
-        float* error = task.errors + k * rows;
-        for (Index r = 0; r < rows; ++r) {
-            const float code = grid_code(task.targets[k * rows + r] / scale[r], low[r], low[r] + task.span);
-            const float value = scale[r] * code;
-            task.codes[k * rows + r] = code;
-            task.values[k * rows + r] = value;
-            error[r] = task.weights[k * rows + r] - value;
-        }
-        const float* factors = task.feedback + k * task.feedback_stride;
-        for (Index j = k + 1; j < task.columns; ++j) {
-            const float factor = factors[j];
-            float* target = task.targets + j * rows;
-            for (Index r = 0; r < rows; ++r)
-                target[r] += factor * error[r];
+    for (Index r = 0; r < k_feedback_rows; ++r) {
+        const float scale = scales[r];
+        const float low = lowest[r];
+        const float code = grid_code(wanted[r] / scale, low, low + span);
+        const float value = scale * code;
+        codes[r] = code;
+        values[r] = value;
+        errors[r] = weight[r] - value;
+    }
+}
+
+/// What a column's errors add to the targets of the `count` columns after it.
+RANKSCOPE_MULTIARCH
+void spread_errors(const float* __restrict errors, const float* __restrict factors, Index count,
+                   float* __restrict targets)
+{
+    for (Index j = 0; j < count; ++j) {
+        const float factor = factors[j];
+        float* target = targets + j * k_feedback_rows;
+        for (Index r = 0; r < k_feedback_rows; ++r)
+            target[r] += factor * errors[r];
+    }
+}
+
+/// out (cols × rows) = transpose of the rows × cols block at `in`; small blocks keep both sides in the cache.
+void transpose_block(const float* in, Index in_stride, Index rows, Index cols, float* out, Index out_stride)
+{
+    constexpr Index edge = 16;
+    for (Index i = 0; i < rows; i += edge) {
+        for (Index j = 0; j < cols; j += edge) {
+            const Index i_end = std::min(rows, i + edge);
+            const Index j_end = std::min(cols, j + edge);
+            for (Index c = j; c < j_end; ++c) {
+                for (Index r = i; r < i_end; ++r)
+                    out[c * out_stride + r] = in[r * in_stride + c];
+            }
         }
     }
 }
@@ -151,7 +155,8 @@ private:
     Matrix transposed(const Matrix& source, float filler) const
     {
         Matrix out = Matrix::Constant(source.cols(), k_feedback_rows, filler);
-        out.leftCols(rows_) = source.middleRows(first_, rows_).transpose();
+        transpose_block(source.data() + first_ * source.cols(), source.cols(), rows_, source.cols(),
+                        out.data(), k_feedback_rows);
         return out;
     }
 
@@ -164,26 +169,27 @@ private:
     void panel(Index start, Index count)
     {
         Matrix weights = Matrix::Zero(count, k_feedback_rows);
-        weights.leftCols(rows_) = job_.weights.block(first_, start, rows_, count).transpose();
-        Matrix targets = weights;
         const Index n = job_.weights.cols();
+        const Index corner = first_ * n + start;
+        transpose_block(job_.weights.data() + corner, n, rows_, count, weights.data(), k_feedback_rows);
+        Matrix targets = weights;
         if (start > 0)
             blas_gemm(Transpose::Yes, Transpose::No, count, k_feedback_rows, start, 1.0F,
                       job_.feedback.data() + start, n, errors_.data(), k_feedback_rows, 1.0F, targets.data(),
                       k_feedback_rows);
-        std::vector<const float*> scales(static_cast<std::size_t>(count));
-        std::vector<const float*> lowest(static_cast<std::size_t>(count));
-        for (Index k = 0; k < count; ++k) {
-            scales[static_cast<std::size_t>(k)] = scales_.row(group_of(start + k)).data();
-            lowest[static_cast<std::size_t>(k)] = lowest_.row(group_of(start + k)).data();
-        }
         Matrix codes(count, k_feedback_rows);
         Matrix values(count, k_feedback_rows);
-        feedback_panel({count, job_.feedback.data() + start * n + start, n, scales.data(), lowest.data(),
-                        weights.data(), targets.data(), errors_.row(start).data(), codes.data(),
-                        values.data(), job_.span});
-        job_.codes.block(first_, start, rows_, count) = codes.leftCols(rows_).transpose();
-        job_.values.block(first_, start, rows_, count) = values.leftCols(rows_).transpose();
+        for (Index k = 0; k < count; ++k) {
+            const Index group = group_of(start + k);
+            float* errors = errors_.row(start + k).data();
+            round_column(targets.row(k).data(), weights.row(k).data(), scales_.row(group).data(),
+                         lowest_.row(group).data(), job_.span, codes.row(k).data(), values.row(k).data(),
+                         errors);
+            spread_errors(errors, job_.feedback.data() + (start + k) * n + start + k + 1, count - k - 1,
+                          targets.data() + (k + 1) * k_feedback_rows);
+        }
+        transpose_block(codes.data(), k_feedback_rows, count, rows_, job_.codes.data() + corner, n);
+        transpose_block(values.data(), k_feedback_rows, count, rows_, job_.values.data() + corner, n);
     }
 
     const FeedbackJob& job_;

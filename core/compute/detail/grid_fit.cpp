@@ -6,14 +6,16 @@
 
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 namespace rankscope::detail {
 namespace {
 
 constexpr int k_lanes = 16;
-constexpr Index k_error_block = 512; // a hopeless candidate is dropped after so many weights
-constexpr Index k_stretch = 1 << 16; // weights of a task in fit_whole
+constexpr Index k_error_block = 512;     // a hopeless candidate is dropped after so many weights
+constexpr Index k_stretch = 1 << 16;     // weights of a task in fit_whole
+constexpr double k_screen_margin = 1e-3; // ten times the deviation of the estimate
 constexpr double k_least_scale = 1e-8;
 
 struct Range {
@@ -47,26 +49,30 @@ void weight_range(const float* w, Index count, float* low_high)
     low_high[1] = high[0];
 }
 
-/// Σ |s·code(w) − w|^norm in float64: neighbouring candidates often differ by less than float32 can tell.
+/// Σ |s·code(w) − w|^norm of at most k_error_block weights, in float64: neighboring candidates often differ
+/// by less than float32 can tell. Terms first, then their sum: the first loop has no order to keep and
+/// becomes vector code.
 RANKSCOPE_MULTIARCH
 double rounding_error(const float* w, Index count, double scale, double low, double high, double norm)
 {
-    constexpr int lanes = 8;
-    double sums[lanes] = {};
-    Index i = 0;
-    for (; i + lanes <= count; i += lanes) {
-        for (int lane = 0; lane < lanes; ++lane) {
-            const double x = static_cast<double>(w[i + lane]);
-            const double difference = scale * grid_code(x / scale, low, high) - x;
-            sums[lane] += power_double(difference < 0.0 ? -difference : difference, norm);
-        }
-    }
-    for (int lane = 0; i < count; ++i, ++lane) {
+    double terms[k_error_block];
+    for (Index i = 0; i < count; ++i) {
         const double x = static_cast<double>(w[i]);
-        const double difference = scale * grid_code(x / scale, low, high) - x;
-        sums[lane] += power_double(difference < 0.0 ? -difference : difference, norm);
+        terms[i] = power_double(magnitude(scale * grid_code(x / scale, low, high) - x), norm);
     }
-    return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+    return lane_sum<double>(terms, count);
+}
+
+/// About Σ (|s·code(w) − w| / s)^norm of at most k_error_block weights, several times as fast.
+RANKSCOPE_MULTIARCH
+float estimated_error(const float* w, Index count, float inverse_scale, float low, float high, float norm)
+{
+    float terms[k_error_block];
+    for (Index i = 0; i < count; ++i) {
+        const float x = w[i] * inverse_scale;
+        terms[i] = power_estimate(magnitude(grid_code(x, low, high) - x) + 1e-9F, norm);
+    }
+    return lane_sum<float>(terms, count);
 }
 
 struct Candidate {
@@ -165,14 +171,35 @@ GroupScale fit_range(const Range& range, const UniformGrid& grid, const ErrorOf&
     return {static_cast<float>(chosen.scale), static_cast<float>(chosen.zero)};
 }
 
-double candidate_error(std::span<const float> weights, const Candidate& candidate, const UniformGrid& grid,
-                       double bound)
+/// The error that an estimate must exceed for its candidate to lie clearly above `bound`, in the estimate's
+/// units.
+double hopeless_above(double bound, const Candidate& candidate, const UniformGrid& grid)
+{
+    return bound * (1.0 + k_screen_margin) / std::pow(candidate.scale, grid.clip_norm);
+}
+
+/// The float32 estimate of a candidate's error; stops once it exceeds `limit`.
+double estimate(std::span<const float> weights, const Candidate& candidate, const UniformGrid& grid,
+                double limit)
+{
+    const float low = lowest_code(grid, static_cast<float>(candidate.zero));
+    const float high = low + code_span(grid);
+    const Index count = static_cast<Index>(weights.size());
+    double sum = 0.0;
+    for (Index first = 0; first < count && !(sum > limit); first += k_error_block)
+        sum += static_cast<double>(estimated_error(
+            weights.data() + first, std::min(k_error_block, count - first),
+            static_cast<float>(1.0 / candidate.scale), low, high, static_cast<float>(grid.clip_norm)));
+    return sum;
+}
+
+double candidate_error(std::span<const float> weights, const Candidate& candidate, const UniformGrid& grid)
 {
     const double low = static_cast<double>(lowest_code(grid, static_cast<float>(candidate.zero)));
     const double high = low + static_cast<double>(code_span(grid));
     const Index count = static_cast<Index>(weights.size());
     double sum = 0.0;
-    for (Index first = 0; first < count && sum < bound; first += k_error_block)
+    for (Index first = 0; first < count; first += k_error_block)
         sum += rounding_error(weights.data() + first, std::min(k_error_block, count - first), candidate.scale,
                               low, high, grid.clip_norm);
     return sum;
@@ -185,7 +212,9 @@ GroupScale fit_group(std::span<const float> weights, const UniformGrid& grid)
     float low_high[2] = {};
     weight_range(weights.data(), static_cast<Index>(weights.size()), low_high);
     return fit_range({low_high[0], low_high[1]}, grid, [&](const Candidate& candidate, double bound) {
-        return candidate_error(weights, candidate, grid, bound);
+        const double limit = hopeless_above(bound, candidate, grid);
+        return estimate(weights, candidate, grid, limit) > limit ? bound
+                                                                 : candidate_error(weights, candidate, grid);
     });
 }
 
@@ -203,17 +232,20 @@ GroupScale fit_whole(std::span<const float> weights, const UniformGrid& grid)
     for (const Range& part : ranges)
         range = {std::min(range.low, part.low), std::max(range.high, part.high)};
 
-    std::vector<double> errors(stretches);
-    return fit_range(range, grid, [&](const Candidate& candidate, double) {
+    std::vector<double> parts(stretches);
+    const auto sum_of = [&](const auto& error_of_stretch) {
         for_stretches(count, k_stretch, [&](Index first, Index length) {
-            errors[static_cast<std::size_t>(first / k_stretch)] = candidate_error(
-                weights.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(length)), candidate,
-                grid, std::numeric_limits<double>::infinity());
+            parts[static_cast<std::size_t>(first / k_stretch)] = error_of_stretch(
+                weights.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(length)));
         });
-        double sum = 0.0;
-        for (const double error : errors)
-            sum += error;
-        return sum;
+        return std::accumulate(parts.begin(), parts.end(), 0.0);
+    };
+    return fit_range(range, grid, [&](const Candidate& candidate, double bound) {
+        const double limit = hopeless_above(bound, candidate, grid);
+        if (sum_of([&](std::span<const float> part) { return estimate(part, candidate, grid, limit); })
+            > limit)
+            return bound;
+        return sum_of([&](std::span<const float> part) { return candidate_error(part, candidate, grid); });
     });
 }
 

@@ -25,6 +25,50 @@ RANKSCOPE_INLINE double round_even(double x)
     return (x + magic) - magic;
 }
 
+/// |x| without a branch.
+RANKSCOPE_INLINE float magnitude(float x)
+{
+    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(x) & 0x7FFFFFFFU);
+}
+RANKSCOPE_INLINE double magnitude(double x)
+{
+    return std::bit_cast<double>(std::bit_cast<std::uint64_t>(x) & 0x7FFFFFFFFFFFFFFFULL);
+}
+
+/// Sum of terms in an order that is the same on every instruction set: eight running sums, then pairwise.
+template <class Sum, class T>
+RANKSCOPE_INLINE Sum lane_sum(const T* terms, std::int64_t count)
+{
+    Sum sums[8] = {};
+    std::int64_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+        for (int lane = 0; lane < 8; ++lane)
+            sums[lane] += static_cast<Sum>(terms[i + lane]);
+    }
+    for (int lane = 0; i < count; ++i, ++lane)
+        sums[lane] += static_cast<Sum>(terms[i]);
+    return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+}
+
+/// Largest of count ≥ 1 elements.
+template <class T>
+RANKSCOPE_INLINE T lane_max(const T* x, std::int64_t count)
+{
+    T most[16];
+    for (int lane = 0; lane < 16; ++lane)
+        most[lane] = x[0];
+    std::int64_t i = 0;
+    for (; i + 16 <= count; i += 16) {
+        for (int lane = 0; lane < 16; ++lane)
+            most[lane] = x[i + lane] > most[lane] ? x[i + lane] : most[lane];
+    }
+    for (int lane = 0; i < count; ++i, ++lane)
+        most[lane] = x[i] > most[lane] ? x[i] : most[lane];
+    for (int lane = 1; lane < 16; ++lane)
+        most[0] = most[lane] > most[0] ? most[lane] : most[0];
+    return most[0];
+}
+
 /// Integer code of x on a grid with integer bounds: clamping first gives the same as rounding first, and
 /// keeps the argument small. NaN becomes `low`.
 template <class T>
@@ -107,6 +151,35 @@ RANKSCOPE_INLINE double log2_double(double x)
     p = p * z + 1.0 / 3.0;
     p = p * z + 1.0;
     return e + 2.885390081777926815 * s * p;
+}
+
+/// x^power within 1e-4, for x in [1e-9, 1e6] and power in (0, 8]: to tell good candidates from hopeless ones.
+RANKSCOPE_INLINE float power_estimate(float x, float power)
+{
+    const std::uint32_t bits = std::bit_cast<std::uint32_t>(x);
+    const float m = std::bit_cast<float>((bits & 0x007FFFFFU) | 0x3F800000U) - 1.0F;
+    float p = 0.0430049578F;
+    p = p * m - 0.187488605F;
+    p = p * m + 0.409470299F;
+    p = p * m - 0.706486449F;
+    p = p * m + 1.44149241F;
+    p = p * m + 1.65146709e-5F;
+    const float log2 = static_cast<float>(static_cast<std::int32_t>(bits >> 23) - 127) + p;
+
+    constexpr float magic = 12582912.0F;
+    float t = power * log2;
+    t = t < -125.0F ? -125.0F : t;
+    t = t > 125.0F ? 125.0F : t;
+    const float shifted = t + magic;
+    const float r = t - (shifted - magic);
+    float e = 0.00966636852F;
+    e = e * r + 0.0559219758F;
+    e = e * r + 0.24022349F;
+    e = e * r + 0.693121045F;
+    e = e * r + 1.0F;
+    const std::uint32_t exponent =
+        std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(magic);
+    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(e) + (exponent << 23));
 }
 
 /// x^power for x ≥ 0 and power > 0, relative error below 1e-11.

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "tests/support/sample_model.h"
+
+#include "core/base/json.h"
+#include "core/calibration/calibration_store.h"
+#include "core/checkpoint/checkpoint_writer.h"
+#include "core/plan/layer_plan.h"
+#include "tests/support/test_paths.h"
+
+#include <cstdio>
+#include <cstdlib>
+
+namespace rankscope::test {
+
+namespace fs = std::filesystem;
+
+std::shared_ptr<const Model> sample_model()
+{
+    auto model = Model::open(sample_folder());
+    if (!model) {
+        std::fprintf(stderr, "the sample cannot be opened: %s\n", model.error().sentence().c_str());
+        std::abort();
+    }
+    return *model;
+}
+
+Status copy_sample(const fs::path& folder, const std::function<void(std::string_view, Matrix&)>& change,
+                   DType dtype)
+{
+    auto reader = CheckpointReader::open(sample_folder());
+    if (!reader)
+        return reader.error();
+    fs::create_directories(folder);
+    for (const char* name :
+         {"config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"})
+        fs::copy_file(sample_folder() / name, folder / name);
+    std::vector<TensorSource> tensors;
+    for (const TensorInfo& info : (*reader)->tensors()) {
+        auto matrix = (*reader)->read(info.name);
+        if (!matrix)
+            return matrix.error();
+        change(info.name, *matrix);
+        TensorSource source = tensor_source(info.name, *matrix, dtype);
+        source.shape = info.shape;
+        tensors.push_back(std::move(source));
+    }
+    return write_safetensors(folder / "model.safetensors", std::move(tensors), {{"format", "pt"}}, false);
+}
+
+Result<std::shared_ptr<const Run>>
+make_sample_run(const std::shared_ptr<const Model>& model, const fs::path& folder, std::string_view method,
+                const std::map<std::string, ParameterValue, std::less<>>& parameters)
+{
+    const auto backend = make_cpu_backend();
+    CalibrationOptions options;
+    options.samples = 8;
+    options.length = 128;
+    const fs::path text = sample_folder() / "calibration.txt";
+    if (auto made = calibrate(model, text, folder / "calibration", options, *backend, silent_monitor());
+        !made)
+        return made.error();
+    auto calibration = CalibrationStore::open(folder / "calibration");
+    if (!calibration)
+        return calibration.error();
+    auto plan = uniform_plan(*model, method, parameters, 0);
+    if (!plan)
+        return plan.error();
+    if (auto done = Run::execute(model, *plan, *calibration, folder / "run", {}, *backend, silent_monitor());
+        !done)
+        return done.error();
+    return Run::open(folder / "run");
+}
+
+std::map<std::string, std::string> folder_contents(const fs::path& folder)
+{
+    std::map<std::string, std::string> contents;
+    for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+        if (!entry.is_regular_file())
+            continue;
+        auto text = read_text_file(entry.path());
+        contents[fs::relative(entry.path(), folder).string()] = text ? *text : text.error().sentence();
+    }
+    return contents;
+}
+
+} // namespace rankscope::test

@@ -12,8 +12,6 @@
 namespace rankscope::cli {
 namespace {
 
-constexpr int k_usage_status = 2;
-
 std::string_view kind_name(ErrorKind kind)
 {
     switch (kind) {
@@ -131,6 +129,17 @@ int run(Program& program)
     return printed ? 0 : fail(errno_error("write", "standard output"), false);
 }
 
+Error parse_error(const CLI::App& app, const CLI::ParseError& problem)
+{
+    const auto chosen = app.get_subcommands();
+    const std::string command = chosen.empty() ? std::string() : chosen.front()->get_name() + " ";
+    std::string message = problem.what();
+    if (const auto rest = app.remaining(); chosen.empty() && !rest.empty())
+        message = fmt::format("there is no subcommand \"{}\"", rest.front());
+    return usage_error(message, chosen.empty() ? std::string() : chosen.front()->get_name(),
+                       fmt::format("Run rankscope-cli {}--help", command));
+}
+
 } // namespace
 
 CLI::App* Program::add(const std::string& name, const std::string& description, Action action)
@@ -171,13 +180,7 @@ int main(int argc, char** argv)
         const bool json = std::any_of(arguments.begin(), arguments.end(), [](const char* argument) {
             return std::strcmp(argument, "--json") == 0;
         });
-        const auto chosen = program.app.get_subcommands();
-        const std::string command = chosen.empty() ? std::string() : chosen.front()->get_name();
-        const int status = fail(
-            usage_error(problem.what(), command,
-                        fmt::format("Run rankscope-cli {}{}--help", command, command.empty() ? "" : " ")),
-            json);
-        return status == 0 ? k_usage_status : status;
+        return fail(parse_error(program.app, problem), json);
     }
     return run(program);
 }

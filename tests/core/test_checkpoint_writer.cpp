@@ -163,7 +163,8 @@ private Q_SLOTS:
         auto refused = write_safetensors("/proc/rankscope-test.safetensors", {}, {}, false);
         QVERIFY(!refused);
         QVERIFY2(refused.error().kind == ErrorKind::Io, refused.error().sentence().c_str());
-        QVERIFY(QByteArray::fromStdString(refused.error().sentence()).contains("/proc/rankscope-test.safetensors"));
+        QVERIFY(QByteArray::fromStdString(refused.error().sentence())
+                    .contains("/proc/rankscope-test.safetensors"));
     }
 };
 

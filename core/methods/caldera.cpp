@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // CALDERA (arXiv 2405.18886): W ≈ Q + L·R by alternation.
 //
-// Idea: Q and L·R are fitted to each other's remainder in turn, both against the inputs' second moment H, so
-// that L·R takes what the grid cannot hold and Q what rank r cannot.
+// Idea: Q and L·R are fitted to each other's remainder in turn, both against the inputs' second
+// moment H, so that L·R takes what the grid cannot hold and Q what rank r cannot.
 //
 // Equations (methods-joint §4.1, §4.2), H damped by ρ·mean(diag H):
-//   Q step:  A = W − L·R; the grid is fitted to A, then Q = LDLQ(A, H) (§2.2)
-//   LR step: A = W − Q; L = the top r eigenvectors of A·H·Aᵀ, R = Lᵀ·A: the exact minimiser of ‖(A −
-//   L·R)·H^½‖
-// After each half-step e = ‖(W − Q − L·R)·H^½‖ / ‖W·H^½‖. No LR step raises e; a Q step may, as its scales
-// are new and LDLQ is greedy. Hence the best iterate of all half-steps is returned, not the last.
+// - Q step: A = W − L·R; the grid is fitted to A, then Q = LDLQ(A, H) (§2.2).
+// - LR step: A = W − Q; L = the top r eigenvectors of A·H·Aᵀ, R = Lᵀ·A, the exact minimiser of the
+//   weighted error.
+// After each half-step e = ‖(W − Q − L·R)·H^½‖ / ‖W·H^½‖. No LR step raises e; a Q step may, as
+// its scales are new and LDLQ is greedy. Hence the best iterate of all half-steps is returned, not
+// the last.
 //
 // What differs from the paper and why:
 // - Uniform grids instead of the E8P codebook behind a Hadamard transform, and 16-bit factors.
-// - The order is a choice: `q_lr` is the paper's (zero start), `lr_q` that of the authors' script, which
-// starts from the
-//   best rank-r approximation of W itself: in effect another method (§5.3).
-// - Early stop when the best error stalls; coordinate descent on the final Q only (the release: after every Q
-// step).
+// - The order is a choice: `q_lr` is the paper's (zero start), `lr_q` that of the authors' script,
+//   which starts from the best rank-r approximation of W itself: in effect another method (§5.3).
+// - Early stop when the best error stalls; coordinate descent on the final Q only (the release:
+//   after every Q step).
 #include "core/methods/caldera.h"
 
 #include "core/methods/common_parameters.h"

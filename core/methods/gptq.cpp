@@ -1,24 +1,23 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // GPTQ (arXiv 2210.17323), computed as LDLQ (QuIP, arXiv 2307.13304), which is the same thing.
 //
-// Idea: round column after column and let the columns still open make up for the error made so far, in the
-// metric of the inputs' second moment H = X·Xᵀ/N, so that ‖(W − Q)·H^½‖ is small rather than ‖W − Q‖.
+// Idea: round column after column and let the columns still open make up for the error made so
+// far, in the metric of the inputs' second moment H = X·Xᵀ/N, so that ‖(W − Q)·H^½‖ is small
+// rather than ‖W − Q‖.
 //
-// Equations (methods-joint §2.1, §2.2): H damped by ρ·mean(diag H); H = U·D·Uᵀ with U unit upper triangular;
-// Q_k = round(W_k + Σ_{j<k} (W − Q)_j·U_jk). Then tr((W−Q)·H·(W−Q)ᵀ) = Σ_k D_k·‖e_k‖², e_k the rounding
-// errors.
+// Equations (methods-joint §2.1, §2.2): H damped by ρ·mean(diag H); H = U·D·Uᵀ with U unit upper
+// triangular; Q_k = round(W_k + Σ_{j<k} (W − Q)_j·U_jk). Then tr((W−Q)·H·(W−Q)ᵀ) = Σ_k D_k·‖e_k‖²,
+// e_k the rounding errors.
 //
 // What differs from the paper and why:
-// - The paper updates with the Cholesky factor of H⁻¹; U needs no inverse and is better conditioned, and
-// gives the same
-//   codes in the same column order.
-// - Scales are fixed from the unrounded weight before the sweep (static groups), not refitted when a group is
-// entered:
-//   with activation order a group's columns are not visited together.
-// - Activation order is on by default: on layers with outlier channels it lowers the error by a fifth and
-// more.
-// - Afterwards `tune_passes` of coordinate descent (§2.3), as QuIP#'s release does; each can only lower the
-// error.
+// - The paper updates with the Cholesky factor of H⁻¹; U needs no inverse, is better conditioned,
+//   and gives the same codes in the same column order.
+// - Scales are fixed from the unrounded weight before the sweep (static groups), not refitted when
+//   a group is entered: with activation order a group's columns are not visited together.
+// - Activation order is on by default: with outlier channels it lowers the error by a fifth and
+//   more.
+// - Afterwards `tune_passes` of coordinate descent (§2.3), as in QuIP#'s release; none can raise
+//   the error.
 #include "core/methods/gptq.h"
 
 #include "core/methods/common_parameters.h"

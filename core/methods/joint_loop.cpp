@@ -47,6 +47,7 @@ private:
     bool stalled(int iteration);
     Buffer minus_low_rank(
         const Buffer& from) const; ///< a new buffer `from` − L·R, or `from` itself when L·R is zero
+    double low_rank_squared_norm() const; ///< ‖L·R·H^½‖², without forming L·R
     double relative(double squared) const;
 
     const LayerProblem& problem_;
@@ -93,6 +94,15 @@ Buffer JointLoop::minus_low_rank(const Buffer& from) const
     return rest;
 }
 
+double JointLoop::low_rank_squared_norm() const
+{
+    const Buffer left = backend_.convert(state_.left, Precision::Float64);
+    const Buffer right = backend_.convert(state_.right, Precision::Float64);
+    const Buffer metric =
+        backend_.multiply(backend_.multiply(right, hessian_), Transpose::No, right, Transpose::Yes);
+    return backend_.dot(backend_.multiply(left, Transpose::Yes, left, Transpose::No), metric);
+}
+
 void JointLoop::begin(const JointStart& start)
 {
     state_.left = start.left;
@@ -100,7 +110,7 @@ void JointLoop::begin(const JointStart& start)
     if (start.left.empty())
         return;
     state_.error = relative(weighted_squared_norm(minus_low_rank(weight_), hessian_, backend_));
-    state_.norm_lr = weighted_squared_norm(backend_.multiply(start.left, start.right), hessian_, backend_);
+    state_.norm_lr = low_rank_squared_norm();
     record("start");
 }
 
@@ -124,8 +134,7 @@ void JointLoop::fit_low_rank()
         const LowRankBuffers factors = weighted_low_rank(rest, hessian_, options_.rank, backend_);
         state_.left = factors.left;
         state_.right = factors.right;
-        state_.norm_lr =
-            weighted_squared_norm(backend_.multiply(state_.left, state_.right), hessian_, backend_);
+        state_.norm_lr = low_rank_squared_norm();
     }
     state_.error = relative(weighted_squared_norm(minus_low_rank(rest), hessian_, backend_));
 }

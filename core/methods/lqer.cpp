@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // LQER with activation scaling, L²QER in the paper (arXiv 2402.02446).
 //
-// Idea: of the error W − Q, correct first what meets large activations: truncated singular value
-// decomposition of (W − Q)·S with S = diag(a), a_j the mean |x_j| of input j.
+// Idea: of the error W − Q, correct first what meets large activations: the truncated singular
+// value decomposition of (W − Q)·S with S = diag(a), a_j the mean |x_j| of input j.
 //
-// Equations (methods-learned §4.1, §4.2): U_r from E·S, L = U_r, R = U_rᵀ·E, which equals the published
-// [E·S]_r·S⁻¹ without an inverse. a has a floor of 1e-4.
+// Equations (methods-learned §4.1, §4.2): U_r from E·S; L = U_r, R = U_rᵀ·E, which equals the
+// published [E·S]_r·S⁻¹ without an inverse. a has a floor of 1e-4.
 //
 // What differs from the paper and why:
-// - a is the mean over all calibration tokens, not the maximum over batches of the batch means: that maximum
-// depends on how
-//   the text was cut into batches, and more text does not make it better (QERA, figure 3).
+// - a is the mean over all calibration tokens, not the maximum over batches of the batch means:
+//   that maximum depends on how the text was cut, and more text does not make it better (QERA,
+//   figure 3).
 // - The normalisation by √(min·max) is left out: it cancels in L·R.
 // - Q is a uniform grid here; the release uses MXINT blocks of 16.
 // - Balanced 16-bit factors instead of 8-bit MXINT ones.

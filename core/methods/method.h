@@ -20,7 +20,7 @@ struct LayerProblem {
     const Moments* moments = nullptr; ///< null when the method does not need them
     std::string name;                 ///< keys the random numbers and the messages
     std::uint64_t seed = 0;
-    bool keep_iterates = false;       ///< fill IterationReport's matrices (teaching, --trace)
+    bool keep_iterates = false; ///< fill IterationReport's matrices (teaching, --trace)
 };
 
 struct LowRank {
@@ -32,58 +32,62 @@ struct LowRank {
 /// One half-step of an iterative method, for plots and the tour. Errors use the damped H the optimiser sees.
 struct IterationReport {
     int step = 0;
-    std::string stage;                       ///< "start", "Q", "LR"
+    std::string stage; ///< "start", "Q", "LR"
     double relative_activation_error = 0.0;
-    double quantization_scale = 0.0;         ///< mean grid step / RMS(W); 0 before the first Q
-    double ratio_qx = 0.0;                   ///< ‖Q·X‖ / ‖W·X‖
-    double ratio_lrx = 0.0;                  ///< ‖L·R·X‖ / ‖W·X‖
-    Matrix quantized, left, right;           ///< only with keep_iterates
+    double quantization_scale = 0.0; ///< mean grid step / RMS(W); 0 before the first Q
+    double ratio_qx = 0.0;           ///< ‖Q·X‖ / ‖W·X‖
+    double ratio_lrx = 0.0;          ///< ‖L·R·X‖ / ‖W·X‖
+    Matrix quantized, left, right;   ///< only with keep_iterates
 };
 
 /// W ≈ Q + L·R and how it came about.
 struct Decomposition {
     QuantizedMatrix quantized;
     LowRank low_rank;
-    std::vector<Index> outlier_channels;     ///< ODLRI's set, rising; empty elsewhere
-    Matrix start_low_rank;                   ///< L₀·R₀ before the first Q step (ODLRI); may be empty
+    std::vector<Index> outlier_channels; ///< ODLRI's set, rising; empty elsewhere
+    Matrix start_low_rank;               ///< L₀·R₀ before the first Q step (ODLRI); may be empty
     double quantization_scale = 0.0;
     std::vector<IterationReport> trace;
     int factor_bits = 16;
 
-    Matrix reconstruct() const;              ///< Q + L·R
+    Matrix reconstruct() const; ///< Q + L·R
     /// Exact bits per weight incl. scales, zero points and factors.
     double bits_per_weight() const;
 };
 
 /// Errors of a decomposition against its weight; H undamped (methods-joint §0).
 struct DecompositionQuality {
-    double relative_error = 0.0;             ///< ‖W − Ŵ‖_F / ‖W‖_F
-    double relative_activation_error = 0.0;  ///< ‖(W − Ŵ)·H^½‖_F / ‖W·H^½‖_F; equals relative_error without H
+    double relative_error = 0.0; ///< ‖W − Ŵ‖_F / ‖W‖_F
+    double relative_activation_error = 0.0; ///< ‖(W − Ŵ)·H^½‖_F / ‖W·H^½‖_F; equals relative_error without H
     double ratio_qx = 0.0;
     double ratio_lrx = 0.0;
 };
-DecompositionQuality measure(const Matrix& weight, const Decomposition& decomposition, const Moments* moments);
+DecompositionQuality measure(const Matrix& weight, const Decomposition& decomposition,
+                             const Moments* moments);
 
 /// A pure function of its problem, parameters and seed.
 class Method {
 public:
     virtual ~Method() = default;
     virtual const MethodInfo& info() const = 0;
-    /// Errors: Usage (rank beyond the matrix …), BadInput (non-finite weight). Throws Cancelled, BackendFailure.
-    virtual Result<Decomposition> decompose(const LayerProblem& problem, const Parameters& parameters, Backend& backend,
-                                            Monitor& monitor) const = 0;
+    /// Errors: Usage (rank beyond the matrix …), BadInput (non-finite weight). Throws Cancelled,
+    /// BackendFailure.
+    virtual Result<Decomposition> decompose(const LayerProblem& problem, const Parameters& parameters,
+                                            Backend& backend, Monitor& monitor) const = 0;
 };
 
-/// All methods, in the order in which they are shown. Adding one: methods/foo.{h,cpp} and a line in registry.cpp.
+/// All methods, in the order in which they are shown. Adding one: methods/foo.{h,cpp} and a line in
+/// registry.cpp.
 std::span<const Method* const> methods();
 /// Null when there is no such method.
 const Method* find_method(std::string_view id);
 /// BadInput-free lookup for users: Usage error that lists the known ids.
 Result<const Method*> require_method(std::string_view id);
 
-/// Checks common to all methods: shape not empty, weight finite, rank ≤ min(out, in), moments present and of the right
-/// size and finite when needed.
-Status check_problem(const LayerProblem& problem, const MethodInfo& info, const Parameters& parameters, Backend& backend);
+/// Checks common to all methods: shape not empty, weight finite, rank ≤ min(out, in), moments present and of
+/// the right size and finite when needed.
+Status check_problem(const LayerProblem& problem, const MethodInfo& info, const Parameters& parameters,
+                     Backend& backend);
 
 /// The part of check_problem about moments, for methods that need them with some parameters only.
 Status check_moments(const LayerProblem& problem);

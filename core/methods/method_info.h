@@ -20,18 +20,18 @@ Json to_json(const ParameterValue& value);
 
 enum class ParameterType : std::uint8_t { Flag, Integer, Real, Choice };
 
-/// One typed parameter of a method: the single description behind --help, plan validation, the workbench's editors
-/// and the documentation.
+/// One typed parameter of a method: the single description behind --help, plan validation, the workbench's
+/// editors and the documentation.
 struct ParameterInfo {
-    std::string name;   ///< as in plans, golden cases and --set: "rank"
-    std::string title;  ///< "Rank"
+    std::string name;  ///< as in plans, golden cases and --set: "rank"
+    std::string title; ///< "Rank"
     ParameterType type = ParameterType::Integer;
-    ParameterValue fallback;                 ///< default; for `derived` ones what is shown
-    double minimum = 0.0;                    ///< Integer, Real
+    ParameterValue fallback; ///< default; for `derived` ones what is shown
+    double minimum = 0.0;    ///< Integer, Real
     double maximum = 0.0;
-    std::vector<std::string> choices;        ///< Choice
-    std::string unit;                        ///< "bits", "inputs"; may be empty
-    std::string help;                        ///< one sentence
+    std::vector<std::string> choices; ///< Choice
+    std::string unit;                 ///< "bits", "inputs"; may be empty
+    std::string help;                 ///< one sentence
 };
 
 /// What a method must be given besides the weight.
@@ -61,11 +61,13 @@ public:
     const std::map<std::string, ParameterValue, std::less<>>& values() const { return values_; }
     bool operator==(const Parameters&) const = default;
 
-    /// Defaults, overridden by `given` (values or their texts). Errors: Usage: unknown name (with the known ones), wrong
-    /// type, out of range.
-    static Result<Parameters> make(const MethodInfo& method, const std::map<std::string, ParameterValue, std::less<>>& given);
+    /// Defaults, overridden by `given` (values or their texts). Errors: Usage: unknown name (with the known
+    /// ones), wrong type, out of range.
+    static Result<Parameters> make(const MethodInfo& method,
+                                   const std::map<std::string, ParameterValue, std::less<>>& given);
     /// Copy with one value changed and checked.
-    Result<Parameters> with(const MethodInfo& method, std::string_view name, const ParameterValue& value) const;
+    Result<Parameters> with(const MethodInfo& method, std::string_view name,
+                            const ParameterValue& value) const;
     Json to_json() const;
     static Result<Parameters> from_json(const MethodInfo& method, const Json& object);
 

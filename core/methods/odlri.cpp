@@ -1,26 +1,28 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // ODLRI: outlier-driven low-rank initialization (arXiv 2506.02077) of CALDERA's loop.
 //
-// Idea: before the first rounding, let L₀·R₀ carry the weights that meet outlier activations, so that Q sees
-// a smaller and calmer remainder; from then on the loop is CALDERA's (methods-joint §5.1).
+// Idea: before the first rounding, let L₀·R₀ carry the weights that meet outlier activations, so
+// that Q sees a smaller and calmer remainder; from then on the loop is CALDERA's (methods-joint
+// §5.1).
 //
-// Equations (§5.2): O = the k channels of largest H_jj, ties by index. H_o = H on O × O, zero elsewhere.
-//   L₀, R₀ = argmin over rank r of tr((W − L·R)·H_o·(W − L·R)ᵀ)
-// H_o has rank k < r, so that there are many minimisers, and the sources do not say which is meant. Three
-// readings:
-//   whitened    H_o + ρ·mean(diag H)·I: the k outlier channels first, the other r − k ranks for plain
-//   singular directions restricted  ρ = 0, minimum norm: best rank-min(r, k) approximation of W_O in the
-//   metric H_OO, zero on the other columns projection  the same left space U, R₀ = Uᵀ·W on all columns
+// Equations (§5.2): O = the k channels of largest H_jj, ties by index. H_o = H on O × O, zero
+// elsewhere. L₀, R₀ = argmin over rank r of tr((W − L·R)·H_o·(W − L·R)ᵀ). H_o has rank k < r, so
+// that there are many minimisers, and the sources do not say which is meant. Three readings:
+// - `whitened`: H_o + ρ·mean(diag H)·I; the k outlier channels first, the other r − k ranks go to
+//   plain singular directions.
+// - `restricted`: ρ = 0, minimum norm; the best rank-min(r, k) approximation of W_O in the metric
+//   H_OO, zero on the other columns.
+// - `projection`: the same left space U, but R₀ = Uᵀ·W on all columns.
 // `whitened` is the default: it alone showed the published pattern in our measurements (§5.2, §7).
 //
 // What differs from the paper and why:
-// - k defaults to max(1, min(16, r/4)): the paper's k = 16 at r = 256 is known, its rule for other ranks is
-// not.
-// - Outliers are chosen by the undamped diagonal in which a dead channel counts 0, so that none of them takes
-// a place.
-// - H_OO of the restricted starts is damped by 1e-8 of its mean: equal outlier channels make it singular.
-// - Uniform grids and 16-bit factors, as in caldera.cpp. The first iterate that counts is the one after the
-// first LR step.
+// - k defaults to max(1, min(16, r/4)): k = 16 at r = 256 is known, the rule for other ranks is
+//   not.
+// - Outliers are chosen by the undamped diagonal, in which a dead channel is 0 and takes no place.
+// - H_OO of the restricted starts is damped by 1e-8 of its mean: equal outlier channels make it
+//   singular.
+// - Uniform grids and 16-bit factors, as in caldera.cpp. The first iterate that counts follows the
+//   first LR step.
 #include "core/methods/odlri.h"
 
 #include "core/linalg/weighted_low_rank.h"

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // QERA-approx (arXiv 2410.06040).
 //
-// Idea: the correction of least output error under the assumption that input channels are uncorrelated: the
-// off-diagonal part of H = X·Xᵀ/N is left out, so that S = diag(√H_jj), the channels' root-mean-square
+// Idea: the correction of least output error if input channels were uncorrelated: the off-diagonal
+// part of H = X·Xᵀ/N is left out, so that S = diag(√H_jj), the channels' root-mean-square
 // activations.
 //
-// Equations (methods-learned §4.1): U_r = the leading left singular vectors of (W − Q)·S, L = U_r, R =
-// U_rᵀ·(W − Q). It needs the diagonal of H only, and comes close to qera_exact at 4 bits; the fewer the bits,
-// the more the correlations that it leaves out matter (§4.2).
+// Equations (methods-learned §4.1): U_r = the leading left singular vectors of (W − Q)·S; L = U_r,
+// R = U_rᵀ·(W − Q). It needs the diagonal of H only and comes close to qera_exact at 4 bits; the
+// fewer the bits, the more the correlations that it leaves out matter (§4.2).
 //
 // What differs from the paper and why:
-// - R = U_rᵀ·(W − Q) instead of [E·S]_r·S⁻¹: the same matrix, but no inverse, so a dead channel (H_jj = 0)
-// does no harm.
+// - R = U_rᵀ·(W − Q) instead of [E·S]_r·S⁻¹: the same matrix without an inverse, so that a dead
+//   channel (H_jj = 0) does no harm.
 // - Q is a uniform grid here; the release uses MXINT blocks of 32.
 // - Balanced factors.
 #include "core/methods/qera_approx.h"

@@ -10,8 +10,9 @@
 
 namespace rankscope {
 
-/// Singular values for the Spectrum view and the error curve of a layer: one quantisation and one decomposition give
-/// the error at every rank (methods-learned §5.2). Values are falling; min(out, in) of each.
+/// Singular values for the Spectrum view and the error curve of a layer: one quantisation and one
+/// decomposition give the error at every rank (methods-learned §5.2). Values are falling; min(out, in) of
+/// each.
 struct LayerSpectrum {
     VectorD weight;             ///< σ(W)
     VectorD weighted;           ///< σ(W·H^½); empty without moments
@@ -20,8 +21,8 @@ struct LayerSpectrum {
     double weight_norm = 0.0;   ///< ‖W‖_F
     double weighted_norm = 0.0; ///< ‖W·H^½‖_F
 
-    /// Predicted relative (activation) error of Q + L·R at rank r: sqrt(Σ_{i>r} σ²(residual)) / norm; weighted when
-    /// moments were given. 0 ≤ r ≤ size.
+    /// Predicted relative (activation) error of Q + L·R at rank r: sqrt(Σ_{i>r} σ²(residual)) / norm;
+    /// weighted when moments were given. 0 ≤ r ≤ size.
     double predicted_error(Index rank) const;
     /// Σ_{i>r} σ² / Σ σ² of the given values.
     static double tail_share(const VectorD& values, Index rank);
@@ -30,8 +31,8 @@ struct LayerSpectrum {
 };
 
 /// Q is nearest rounding to `grid`. Exact decompositions in float64; cancellable between them.
-LayerSpectrum layer_spectrum(const Matrix& weight, const Moments* moments, const UniformGrid& grid, Backend& backend,
-                             Monitor& monitor);
+LayerSpectrum layer_spectrum(const Matrix& weight, const Moments* moments, const UniformGrid& grid,
+                             Backend& backend, Monitor& monitor);
 
 /// What the shape of a spectrum says in a few figures (methods-learned §6.2). All zero for a zero matrix.
 struct SpectrumSummary {
@@ -51,7 +52,8 @@ struct ChannelProfile {
     VectorD weight_rms;
     VectorD hessian_diagonal; ///< empty without moments
     VectorD activation_max_abs;
-    VectorD weighted_energy;  ///< H_jj·‖W_:j‖²: what the column carries of ‖W·diag(H)^½‖²; ‖W_:j‖² without moments
+    VectorD
+        weighted_energy; ///< H_jj·‖W_:j‖²: what the column carries of ‖W·diag(H)^½‖²; ‖W_:j‖² without moments
 };
 ChannelProfile channel_profile(const Matrix& weight, const Moments* moments);
 

@@ -9,27 +9,30 @@
 
 namespace rankscope {
 
-/// H ← ½(H + Hᵀ); dead channels (H_jj = 0) get H_jj = 1 and their weight column 0; then H += rho·mean(diag H)·I
-/// (methods-joint §2.1). Both in place; returns the number of dead channels.
+/// H ← ½(H + Hᵀ); dead channels (H_jj = 0) get H_jj = 1 and their weight column 0; then H += rho·mean(diag
+/// H)·I (methods-joint §2.1). Both in place; returns the number of dead channels.
 Index prepare_hessian(MatrixD& hessian, Matrix& weight, double rho);
 
-/// Backend::fit_grid, cut into blocks of rows where a clip search makes it long, so that a cancel is soon heard.
+/// Backend::fit_grid, cut into blocks of rows where a clip search makes it long, so that a cancel is soon
+/// heard.
 GridBuffers fit_grid(const Buffer& w, const UniformGrid& grid, Backend& backend, Monitor& monitor);
 
-/// Rounds W to a fitted grid with LDLQ feedback against H (methods-joint §2.2), which equals GPTQ in the same order.
-/// The factor H = U·D·Uᵀ serves as long as H does not change; with act_order columns go by falling diag(H), ties by
-/// index, and keep the group they belong to (static groups).
+/// Rounds W to a fitted grid with LDLQ feedback against H (methods-joint §2.2), which equals GPTQ in the same
+/// order. The factor H = U·D·Uᵀ serves as long as H does not change; with act_order columns go by falling
+/// diag(H), ties by index, and keep the group they belong to (static groups).
 class FeedbackFactor {
 public:
-    /// `hessian` damped already. If Cholesky fails, further damping of 0.01, 0.1 and 1 of the mean diagonal is tried
-    /// and said through the monitor. Errors: BadInput (H is not finite, or none of these makes it positive definite).
-    static Result<FeedbackFactor> make(const MatrixD& hessian, bool act_order, Backend& backend, Monitor& monitor);
+    /// `hessian` damped already. If Cholesky fails, further damping of 0.01, 0.1 and 1 of the mean diagonal
+    /// is tried and said through the monitor. Errors: BadInput (H is not finite, or none of these makes it
+    /// positive definite).
+    static Result<FeedbackFactor> make(const MatrixD& hessian, bool act_order, Backend& backend,
+                                       Monitor& monitor);
 
     /// Large matrices are cut into blocks of rows, which are independent, so that a cancel is soon heard.
     RoundedBuffers round(const Buffer& w, const GridBuffers& grid, Backend& backend, Monitor& monitor) const;
 
-    const Buffer& factor() const { return factor_; }       ///< U in the order of the sweep: unit upper triangular
-    const VectorD& diagonal() const { return diagonal_; }  ///< D in the order of the sweep
+    const Buffer& factor() const { return factor_; } ///< U in the order of the sweep: unit upper triangular
+    const VectorD& diagonal() const { return diagonal_; }      ///< D in the order of the sweep
     const std::vector<Index>& order() const { return order_; } ///< position in the sweep → column
 
 private:
@@ -40,8 +43,8 @@ private:
     VectorD diagonal_;
 };
 
-/// Coordinate descent over the columns with the grid frozen (§2.3): each code becomes the conditional optimum given
-/// all others, so that tr((W−Q)·H·(W−Q)ᵀ) never rises.
+/// Coordinate descent over the columns with the grid frozen (§2.3): each code becomes the conditional optimum
+/// given all others, so that tr((W−Q)·H·(W−Q)ᵀ) never rises.
 RoundedBuffers tune_rounding(const Buffer& w, const RoundedBuffers& start, const MatrixD& hessian,
                              const GridBuffers& grid, int passes, Backend& backend, Monitor& monitor);
 

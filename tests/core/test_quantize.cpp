@@ -2,6 +2,7 @@
 #include "core/quantize/quantized_matrix.h"
 #include "core/quantize/rounding.h"
 #include "tests/support/sample_layer.h"
+#include "tests/support/test_monitor.h"
 
 #include <QtTest>
 
@@ -15,17 +16,6 @@ using namespace rankscope;
 using namespace rankscope::test;
 
 namespace {
-
-class Listener : public Monitor {
-public:
-    void warn(std::string_view sentence) override { warnings.emplace_back(sentence); }
-    std::vector<std::string> warnings;
-};
-
-class CancelledMonitor : public Monitor {
-public:
-    bool cancelled() const override { return true; }
-};
 
 UniformGrid grid_with(int bits, Index group)
 {
@@ -269,9 +259,9 @@ private slots:
     {
         const MatrixD h =
             VectorD::Ones(6) * VectorD::Ones(6).transpose() - 0.001 * MatrixD::Identity(6, 6); // indefinite
-        Listener listener;
+        TestMonitor listener;
         QVERIFY(FeedbackFactor::make(h, false, *backend_, listener).has_value());
-        QVERIFY(!listener.warnings.empty());
+        QVERIFY(!listener.warnings().empty());
     }
 
     void hopeless_moments_are_refused()
@@ -291,7 +281,8 @@ private slots:
         const auto factor = FeedbackFactor::make(layer.moments.hessian, false, *backend_, silent_monitor());
         const Buffer w = backend_->upload(layer.weight);
         const GridBuffers grid = backend_->fit_grid(w, grid_with(3, 4));
-        CancelledMonitor cancelled;
+        TestMonitor cancelled(0);
+        cancelled.report(0, 1, "start"); // one report is more than it allows
         QVERIFY_THROWS_EXCEPTION(Cancelled, factor->round(w, grid, *backend_, cancelled));
         const RoundedBuffers nearest = backend_->round_nearest(w, grid);
         QVERIFY_THROWS_EXCEPTION(

@@ -2,21 +2,11 @@
 #include "tests/support/sample_layer.h"
 
 #include "core/base/random.h"
+#include "tests/support/numbers.h"
 
 #include <cmath>
 
 namespace rankscope::test {
-namespace {
-
-MatrixD normal_matrix(const RandomStream& stream, Index rows, Index cols)
-{
-    MatrixD result(rows, cols);
-    for (Index i = 0; i < result.size(); ++i)
-        result.data()[i] = stream.normal(static_cast<std::uint64_t>(i));
-    return result;
-}
-
-} // namespace
 
 Moments moments_of(const Matrix& activations)
 {
@@ -32,12 +22,12 @@ Moments moments_of(const Matrix& activations)
 SampleLayer sample_layer(const SampleShape& shape, std::uint64_t seed)
 {
     const Index core = std::max<Index>(1, std::min(shape.out, shape.in) / 4);
-    const MatrixD left = normal_matrix(RandomStream(seed, "left"), shape.out, core);
-    const MatrixD right = normal_matrix(RandomStream(seed, "right"), core, shape.in);
-    const MatrixD noise = normal_matrix(RandomStream(seed, "noise"), shape.out, shape.in);
-    const MatrixD mix = normal_matrix(RandomStream(seed, "mix"), shape.in, shape.in)
-                        / std::sqrt(static_cast<double>(shape.in));
-    MatrixD source = normal_matrix(RandomStream(seed, "tokens"), shape.in, shape.tokens);
+    const MatrixD left = random_matrix(shape.out, core, seed, "left");
+    const MatrixD right = random_matrix(core, shape.in, seed, "right");
+    const MatrixD noise = random_matrix(shape.out, shape.in, seed, "noise");
+    const MatrixD mix =
+        random_matrix(shape.in, shape.in, seed, "mix") / std::sqrt(static_cast<double>(shape.in));
+    MatrixD source = random_matrix(shape.in, shape.tokens, seed, "tokens");
     for (Index i = 0; i < shape.in; ++i)
         source.row(i) *= std::pow(1.0 + static_cast<double>(i), -0.4);
     MatrixD x = mix * source;

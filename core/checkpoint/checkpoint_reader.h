@@ -49,7 +49,7 @@ public:
     /// Bytes as they are in the mapping. Errors: BadInput when the tensor is missing or the file has shrunk since.
     virtual Result<TensorView> view(std::string_view name) const = 0;
     /// Decoded to float32: rows = outputs, columns = inputs. Refuses non-float types and non-finite values by name.
-    Result<Matrix> read(std::string_view name) const;
+    virtual Result<Matrix> read(std::string_view name) const;
 };
 
 } // namespace rankscope

@@ -49,8 +49,8 @@ Status check_tensor(const TensorInfo& tensor, const Shape& expected, const Check
         return bad_input("its shape is " + to_string(tensor.shape) + ", but config.json makes it "
                              + to_string(expected),
                          where, "Check that config.json belongs to these weights");
-    if (!is_float(tensor.dtype))
-        return bad_input("it holds " + std::string(name(tensor.dtype))
+    if (!tensor.holds_floats())
+        return bad_input("it holds " + std::string(tensor.type_name())
                              + " numbers where floating-point weights were expected",
                          where);
     return {};

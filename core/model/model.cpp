@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/model/model.h"
 
-#include "core/tensor/half.h"
+#include "core/model/gguf_model.h"
 
 #include <algorithm>
 #include <cmath>
@@ -57,22 +57,60 @@ Result<std::shared_ptr<const Model>> Model::open(const std::filesystem::path& pa
     std::shared_ptr<Model> model(new Model);
     model->path_ = path;
     model->folder_ = std::filesystem::is_directory(path, problem) ? path : path.parent_path();
-    auto config = ModelConfig::read(model->folder_ / "config.json");
-    if (!config)
-        return config.error();
-    model->config_ = std::move(*config);
-    auto architecture = architecture_for(model->config_);
-    if (!architecture)
-        return architecture.error().in((model->folder_ / "config.json").string());
-    model->architecture_ = std::move(*architecture);
-    auto reader = CheckpointReader::open(path);
-    if (!reader)
-        return reader.error();
-    model->reader_ = std::move(*reader);
+    if (auto described = model->describe(); !described)
+        return described.error();
     if (auto checked = model->architecture_->check(model->config_, *model->reader_); !checked)
         return checked.error();
     model->linears_ = model->architecture_->linears(model->config_);
     return std::shared_ptr<const Model>(std::move(model));
+}
+
+Status Model::set_config(Result<ModelConfig> config, const std::filesystem::path& place)
+{
+    if (!config)
+        return config.error();
+    config_ = std::move(*config);
+    auto architecture = architecture_for(config_);
+    if (!architecture)
+        return architecture.error().in(place.string());
+    architecture_ = std::move(*architecture);
+    return {};
+}
+
+Status Model::describe_gguf()
+{
+    const auto json = gguf_config(*reader_);
+    if (!json)
+        return json.error();
+    auto config = ModelConfig::parse(*json);
+    if (!config)
+        return config.error().in(path_.string());
+    if (auto set = set_config(std::move(config), path_); !set)
+        return set;
+    auto renamed = gguf_with_hugging_face_names(std::move(reader_));
+    if (!renamed)
+        return renamed.error();
+    reader_ = std::move(*renamed);
+    return {};
+}
+
+Status Model::describe()
+{
+    // A folder's config.json is read before its tensors: without it they cannot be understood.
+    std::error_code problem;
+    const bool folder = std::filesystem::is_directory(path_, problem);
+    const std::filesystem::path config_file = folder_ / "config.json";
+    if (folder) {
+        if (auto set = set_config(ModelConfig::read(config_file), config_file); !set)
+            return set;
+    }
+    auto reader = CheckpointReader::open(path_);
+    if (!reader)
+        return reader.error();
+    reader_ = std::move(*reader);
+    if (folder)
+        return {};
+    return is_gguf(*reader_) ? describe_gguf() : set_config(ModelConfig::read(config_file), config_file);
 }
 
 const LinearLayer* Model::find_linear(std::string_view name) const
@@ -86,12 +124,25 @@ Result<std::shared_ptr<const Tokenizer>> Model::tokenizer() const
 {
     const std::lock_guard lock(tokenizer_mutex_);
     if (!tokenizer_) {
-        auto read = Tokenizer::read(folder_);
+        auto read = read_tokenizer();
         if (!read)
             return read.error();
         tokenizer_ = std::move(*read);
     }
     return tokenizer_;
+}
+
+Result<std::shared_ptr<const Tokenizer>> Model::read_tokenizer() const
+{
+    if (!is_gguf(*reader_))
+        return Tokenizer::read(folder_);
+    const auto json = gguf_tokenizer(*reader_);
+    if (!json)
+        return json.error();
+    auto tokenizer = Tokenizer::parse(*json);
+    if (!tokenizer)
+        return tokenizer.error().in(path_.string());
+    return tokenizer;
 }
 
 std::unique_ptr<WeightSource> checkpoint_weights(std::shared_ptr<const Model> model)
@@ -108,12 +159,10 @@ Result<Buffer> embed(const Model& model, std::span<const TokenId> ids, Backend& 
     if (!table)
         return table.error();
     const Index hidden = model.config().hidden;
-    const std::size_t stride = static_cast<std::size_t>(hidden) * size_bytes(table->dtype);
     Matrix rows(static_cast<Index>(ids.size()), hidden); // only the rows in use: the table may be a gigabyte
     for (Index i = 0; i < rows.rows(); ++i) {
         const auto id = static_cast<std::size_t>(ids[static_cast<std::size_t>(i)]);
-        decode_to_float(table->dtype, table->bytes.data() + id * stride, static_cast<std::size_t>(hidden),
-                        rows.row(i).data());
+        table->decode_row(static_cast<std::int64_t>(id), rows.row(i).data());
         if (!rows.row(i).allFinite())
             return bad_input("row " + std::to_string(id) + " holds a value that is not finite",
                              model.path().string() + ": tensor " + name,

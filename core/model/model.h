@@ -20,7 +20,7 @@ namespace rankscope {
 /// A checkpoint understood: tensors, configuration, roles, tokenizer. Opening reads headers only. Const, shared.
 class Model {
 public:
-    /// Opens a Hugging Face folder (or a .safetensors file beside its config.json). Errors: BadInput, Io.
+    /// Opens a Hugging Face folder, a .safetensors file beside its config.json, or a .gguf file. Errors: BadInput, Io.
     static Result<std::shared_ptr<const Model>> open(const std::filesystem::path& path);
 
     const std::filesystem::path& path() const { return path_; }
@@ -34,6 +34,11 @@ public:
 
 private:
     Model() = default;
+    Status describe(); ///< config, architecture and tensors
+    Status describe_gguf();
+    Status set_config(Result<ModelConfig> config, const std::filesystem::path& place);
+    Result<std::shared_ptr<const Tokenizer>> read_tokenizer() const;
+
     std::filesystem::path path_;
     std::unique_ptr<CheckpointReader> reader_;
     ModelConfig config_;

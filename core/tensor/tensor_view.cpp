@@ -34,4 +34,17 @@ Matrix TensorView::to_matrix() const
     return matrix;
 }
 
+void TensorView::decode_row(std::int64_t row, float* target) const
+{
+    const auto width = static_cast<std::size_t>(shape.back());
+    if (block) {
+        const std::size_t blocks = width / block->elements;
+        decode_blocks(block->format, bytes.data() + static_cast<std::size_t>(row) * blocks * block->bytes,
+                      blocks, target);
+    } else {
+        decode_to_float(dtype, bytes.data() + static_cast<std::size_t>(row) * width * size_bytes(dtype),
+                        width, target);
+    }
+}
+
 } // namespace rankscope

@@ -27,6 +27,8 @@ struct TensorView {
 
     /// Decoded to float32. Rank 1 becomes one row; rank > 2 is flattened to (first × rest).
     Matrix to_matrix() const;
+    /// Row `row` of a matrix decoded to float32; `target` holds shape[1] values.
+    void decode_row(std::int64_t row, float* target) const;
 };
 
 } // namespace rankscope

@@ -419,7 +419,7 @@ void TestBadInput::file_size_limit()
     const QString target = (run ? place("limited") : out_) + "/result";
     refused(command + QStringList{target}, 4, {"result"}, 2000);
     if (run) // a run keeps what was finished; nothing of it is half-written
-        for (const auto& [name, content] : test::folder_content(place("limited").toStdString()))
+        for (const auto& [name, content] : test::folder_contents(place("limited").toStdString()))
             QVERIFY2(name.find(".part-") == std::string::npos, name.c_str());
 }
 

@@ -620,9 +620,9 @@ void TestCli::interrupted()
     QCOMPARE(process.exitStatus(), QProcess::NormalExit);
     QCOMPARE(process.exitCode(), 130);
     QVERIFY(process.readAllStandardError().contains("--resume"));
-    const auto saved = test::folder_content(layers).size();
+    const auto saved = test::folder_contents(layers).size();
     QVERIFY(saved >= 1 && saved < 35);
-    for (const auto& [name, content] : test::folder_content(out.toStdString()))
+    for (const auto& [name, content] : test::folder_contents(out.toStdString()))
         QVERIFY2(name.find(".part-") == std::string::npos, name.c_str());
     QCOMPARE(document(command + QStringList{"--resume"})["layers_done"].toInt(), 35);
 }

@@ -116,7 +116,7 @@ private:
     }
     std::map<std::string, std::string> layers_of(const fs::path& run) const
     {
-        return test::folder_content(run / "layers");
+        return test::folder_contents(run / "layers");
     }
 
     QTemporaryDir folder_;
@@ -391,7 +391,7 @@ void TestRun::resume_refuses_another_origin()
     VERIFY_OK(execute(sample_plan("rtn"), place("origin")));
     RunOptions resume;
     resume.resume = true;
-    const auto before = test::folder_content(place("origin"));
+    const auto before = test::folder_contents(place("origin"));
     Plan other = sample_plan("rtn");
     QVERIFY(apply_setting(other, std::string(k_last_layer) + ":bits=3"));
     const auto plan = execute(other, place("origin"), resume);
@@ -410,7 +410,7 @@ void TestRun::resume_refuses_another_origin()
     const auto checkpoint = execute(other, place("origin"), resume);
     QVERIFY(!checkpoint);
     QVERIFY(checkpoint.error().sentence().find("checkpoint") != std::string::npos);
-    QVERIFY(test::folder_content(place("origin")) == before);
+    QVERIFY(test::folder_contents(place("origin")) == before);
     VERIFY_OK(execute(sample_plan("rtn"), place("origin"), resume)); // nothing is missing: nothing to do
 }
 
@@ -434,12 +434,12 @@ void TestRun::damaged_layer_is_computed_again()
 
 void TestRun::existing_folder_is_kept()
 {
-    const auto before = test::folder_content(place("whole"));
+    const auto before = test::folder_contents(place("whole"));
     const auto status = execute(sample_plan("odlri"), place("whole"));
     QVERIFY(!status);
     QCOMPARE(status.error().kind, ErrorKind::BadInput);
     QVERIFY(status.error().sentence().find("--resume") != std::string::npos);
-    QVERIFY(test::folder_content(place("whole")) == before);
+    QVERIFY(test::folder_contents(place("whole")) == before);
 }
 
 void TestRun::force_replaces_only_a_run()
@@ -511,7 +511,7 @@ void TestRun::full_disk_in_the_middle()
     };
     const auto full = execute(sample_plan("odlri"), disk / "run", {}, silent_monitor(), events);
     bool part_left = false;
-    for (const auto& [name, content] : test::folder_content(disk / "run"))
+    for (const auto& [name, content] : test::folder_contents(disk / "run"))
         part_left = part_left || name.find(".part-") != std::string::npos;
     const auto partial = Run::open(disk / "run");
     fs::remove(disk / "hog");

@@ -6,19 +6,10 @@
 #include <QtGlobal>
 
 #include <fstream>
-#include <iterator>
 
 namespace rankscope::test {
 
 namespace fs = std::filesystem;
-
-std::shared_ptr<const Model> sample_model()
-{
-    auto model = Model::open(sample_folder());
-    if (!model)
-        qFatal("%s", model.error().sentence().c_str());
-    return *model;
-}
 
 std::shared_ptr<const CalibrationStore> small_calibration(const fs::path& folder)
 {
@@ -35,19 +26,6 @@ std::shared_ptr<const CalibrationStore> small_calibration(const fs::path& folder
     if (!store)
         qFatal("%s", store.error().sentence().c_str());
     return *store;
-}
-
-std::map<std::string, std::string> folder_content(const fs::path& folder)
-{
-    std::map<std::string, std::string> content;
-    for (const auto& entry : fs::recursive_directory_iterator(folder)) {
-        if (!entry.is_regular_file())
-            continue;
-        std::ifstream file(entry.path(), std::ios::binary);
-        content[fs::relative(entry.path(), folder).string()] =
-            std::string(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
-    }
-    return content;
 }
 
 void copy_sample_with(const fs::path& folder, const std::string& tensor, float value)

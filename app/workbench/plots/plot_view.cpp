@@ -100,6 +100,9 @@ void PlotView::buildPlot()
     plot_->setFocusPolicy(Qt::NoFocus); // keys belong to the view around it
     plot_->setLocale(QLocale::c());
     plot_->setNoAntialiasingOnDrag(true);
+    if (qEnvironmentVariableIsSet("SSH_CONNECTION")
+        && QGuiApplication::platformName() == QLatin1String("xcb"))
+        plot_->setNotAntialiasedElements(QCP::aeAll); // X11 over a network: smooth edges do not compress
     plot_->setInteractions(QCP::iRangeDrag | QCP::iRangeZoom);
     plot_->axisRect()->setRangeZoom(Qt::Horizontal);
     plot_->setAutoAddPlottableToLegend(false);

@@ -67,30 +67,48 @@ Json method_json(const MethodInfo& info)
     return json;
 }
 
+/// "2 … 8", "0 … 1", "full, restricted".
+std::string range_text(const ParameterInfo& parameter)
+{
+    if (parameter.type == ParameterType::Integer)
+        return fmt::format("{:.0f} … {:.0f}", parameter.minimum, parameter.maximum);
+    if (parameter.type == ParameterType::Real)
+        return fmt::format("{:g} … {:g}", parameter.minimum, parameter.maximum);
+    return fmt::format("{}", fmt::join(parameter.choices, ", "));
+}
+
+/// One section of docs/methods.md.
+std::string method_markdown(const MethodInfo& info)
+{
+    std::string text =
+        fmt::format("### {} (`{}`)\n\n{}\nSource: {}.{}\n\n", info.title, info.id, info.summary, info.source,
+                    info.needs.hessian ? " Needs a calibration." : "");
+    text += "| parameter | default | range | meaning |\n| --- | --- | --- | --- |\n";
+    for (const ParameterInfo& parameter : info.parameters)
+        text += fmt::format("| `{}` | {} | {} | {} |\n", parameter.name, to_string(parameter.fallback),
+                            range_text(parameter), parameter.help);
+    return text + "\n";
+}
+
 std::string method_text(const MethodInfo& info)
 {
     std::string text = fmt::format("{}: {}\n  {}\n  Source: {}{}\n", info.id, info.title, info.summary,
                                    info.source, info.needs.hessian ? "; needs a calibration" : "");
     Table table({"  parameter", "type", "range", "default", "meaning"});
     for (const ParameterInfo& parameter : info.parameters) {
-        std::string range;
-        if (has_range(parameter))
-            range = fmt::format("{:g} … {:g}", parameter.minimum, parameter.maximum);
-        else if (parameter.type == ParameterType::Choice)
-            range = fmt::format("{}", fmt::join(parameter.choices, ", "));
-        table.add({"  " + parameter.name, std::string(type_name(parameter.type)), range,
+        table.add({"  " + parameter.name, std::string(type_name(parameter.type)), range_text(parameter),
                    to_string(parameter.fallback), parameter.help});
     }
     return text + table.text() + "\n";
 }
 
-Output list_methods()
+Output list_methods(bool markdown)
 {
     Json list(Json::Array{});
     Output output;
     for (const Method* method : methods()) {
         list.push_back(method_json(method->info()));
-        output.text += method_text(method->info());
+        output.text += markdown ? method_markdown(method->info()) : method_text(method->info());
     }
     output.document.set("methods", std::move(list));
     return output;
@@ -100,8 +118,11 @@ Output list_methods()
 
 void add_methods(Program& program)
 {
-    program.add("methods", "The methods with their parameters, ranges, defaults and sources",
-                [](Session&) -> Result<Output> { return list_methods(); });
+    auto markdown = std::make_shared<bool>(false);
+    CLI::App* command =
+        program.add("methods", "The methods with their parameters, ranges, defaults and sources",
+                    [markdown](Session&) -> Result<Output> { return list_methods(*markdown); });
+    command->add_flag("--markdown", *markdown, "As the tables of docs/methods.md");
 }
 
 } // namespace rankscope::cli

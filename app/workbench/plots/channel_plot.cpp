@@ -33,9 +33,9 @@ QString quantity_name(ChannelPlot::Quantity quantity, bool calibrated)
     case ChannelPlot::Quantity::HessianDiagonal:
         return ChannelPlot::tr("H diagonal");
     case ChannelPlot::Quantity::ActivationMax:
-        return ChannelPlot::tr("largest |activation|");
+        return ChannelPlot::tr("activation max");
     case ChannelPlot::Quantity::WeightMax:
-        return ChannelPlot::tr("largest |weight|");
+        return ChannelPlot::tr("weight max");
     }
     return {};
 }
@@ -405,6 +405,9 @@ void ChannelPlot::layoutChanged()
     std::sort(broken_keys.begin(), broken_keys.end());
     impulses_->setData(keys, heights, true);
     outlier_impulses_->setData(hot_keys, hot_heights, true);
+    for (double& height :
+         mark_heights) // above the tip, where a wide bar of the same color does not swallow it
+        height = plot()->yAxis->pixelToCoord(plot()->yAxis->coordToPixel(height) - k_mark_pixels);
     outlier_marks_->setData(mark_keys, mark_heights, true);
     broken_marks_->setData(broken_keys, broken_heights, true);
     const double pixels = width / std::max(range.size(), 1.0); // per channel
@@ -508,9 +511,9 @@ QString ChannelPlot::summary() const
             carried += value;
     }
     const bool calibrated = values(Quantity::HessianDiagonal) != nullptr;
-    return tr("%1 carry %2 of %3")
-        .arg(count, formatPercent(all > 0.0 ? carried / all : 0.0),
-             quantity_name(Quantity::WeightedEnergy, calibrated));
+    const QString sentence = outliers_.size() == 1 ? tr("%1 carries %2 of %3") : tr("%1 carry %2 of %3");
+    return sentence.arg(count, formatPercent(all > 0.0 ? carried / all : 0.0),
+                        quantity_name(Quantity::WeightedEnergy, calibrated));
 }
 
 QVector<QStringList> ChannelPlot::table() const

@@ -68,6 +68,8 @@ QString ErrorPlot::traceName(int trace) const
     if (traces_.size() > 1 && same(named, &ErrorTrace::method, traces_)
         && !same(named, &ErrorTrace::layer, traces_))
         return named.layer;
+    if (traces_.size() == 1 && !named.method.isEmpty()) // the title has the layer
+        return named.method;
     return named.layer.isEmpty()    ? named.method
            : named.method.isEmpty() ? named.layer
                                     : QStringLiteral("%1, %2").arg(named.layer, named.method);

@@ -227,8 +227,9 @@ void SpectrumPlot::rebuildRange()
     setAxis(Qt::Vertical, AxisKind::Log,
             relative_ ? tr("singular value σᵢ / norm") : tr("singular value σᵢ"));
     const double end = std::max(largest_rank_, 1);
-    setLimits(log_rank_ ? 0.4 : std::min(0.0, 0.5 - 0.02 * end), end + std::max(0.5, 0.02 * end), low / air,
-              high * air);
+    setLimits(
+        log_rank_ ? 0.4 : std::min(0.0, 0.5 - 0.02 * end), end + std::max(0.5, 0.02 * end), low / air,
+        high * std::max(std::pow(high / low, 0.1), 1.3)); // the label of the cursor stands above the curves
 }
 
 /// The places of `pyramid` to draw so that each pixel column between the axis' borders has its extremes.

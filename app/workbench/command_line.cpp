@@ -31,6 +31,7 @@ void declare(QCommandLineParser& parser)
     option({QStringLiteral("view")}, "show this first: channels, spectrum, plan, results, jobs", "VIEW");
     option({QStringLiteral("screenshot")}, "write the window as PNG when all jobs are done, then end",
            "FILE");
+    option({QStringLiteral("time-start")}, "print how long the window took to appear, then end");
     option({QStringLiteral("render")}, "draw one view without a display: channels or spectrum", "VIEW");
     option({QStringLiteral("layer")}, "layer to select or to draw (default: the first)", "LAYER");
     option({QStringLiteral("calibration")}, "calibration folder for --render", "CAL");
@@ -98,6 +99,7 @@ Result<LaunchOptions> parseCommandLine(const QStringList& arguments)
         return usage_error("--view takes " + toStd(views.join(QStringLiteral(", "))) + ", not '"
                            + toStd(options.view) + "'");
     options.screenshot = value("screenshot");
+    options.time_start = given("time-start");
     options.render = value("render");
     options.layer = value("layer");
     options.calibration = value("calibration");

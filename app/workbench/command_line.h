@@ -18,9 +18,10 @@ struct LaunchOptions {
     bool run = false;                   ///< run the plan as soon as it can be
     std::optional<Theme::Choice> theme; ///< empty: as set before
     WindowOptions window;
-    QString screenshot; ///< write the window into this file when all jobs are done, then end
-    QString view;       ///< brought to the front
-    QString render;     ///< draw this view without a window
+    QString screenshot;      ///< write the window into this file when all jobs are done, then end
+    QString view;            ///< brought to the front
+    bool time_start = false; ///< print how long the window took to appear, then end
+    QString render;          ///< draw this view without a window
     QString layer;
     QString calibration;
     QString output;

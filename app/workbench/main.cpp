@@ -2,6 +2,7 @@
 #include "app/workbench/command_line.h"
 #include "app/workbench/main_window.h"
 #include "app/workbench/settings.h"
+#include "app/workbench/start_timer.h"
 #include "app/workbench/text.h"
 #include "app/workbench/theme.h"
 #include "app/workbench/workflow.h"
@@ -73,6 +74,8 @@ int showWindow(QApplication& application, const LaunchOptions& options)
         QObject::connect(&workflow, &Workflow::evaluated, &window, [&] { window.showView(options.view); });
     if (!options.screenshot.isEmpty())
         window.resize(1440, 900); // the same picture on any screen
+    if (options.time_start)
+        new StartTimer(window); // belongs to the window
     window.show();
     // The window is there first; opening is a job.
     QTimer::singleShot(0, &window, [&] {
@@ -90,8 +93,10 @@ int showWindow(QApplication& application, const LaunchOptions& options)
 
 int main(int argc, char** argv)
 {
-    // Drawing into a file needs no display.
-    if (wants(argc, argv, "--render") && !qEnvironmentVariableIsSet("QT_QPA_PLATFORM"))
+    // Drawing into a file and printing a text need no display.
+    const bool windowless = wants(argc, argv, "--render") || wants(argc, argv, "--help")
+                            || wants(argc, argv, "-h") || wants(argc, argv, "--version");
+    if (windowless && !qEnvironmentVariableIsSet("QT_QPA_PLATFORM"))
         qputenv("QT_QPA_PLATFORM", "offscreen");
     QGuiApplication::setHighDpiScaleFactorRoundingPolicy(Qt::HighDpiScaleFactorRoundingPolicy::PassThrough);
     settings::nameProgram();

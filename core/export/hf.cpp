@@ -17,7 +17,7 @@ using namespace export_common;
 
 constexpr char k_report_file[] = "rankscope.json";
 constexpr char k_index_file[] = "model.safetensors.index.json";
-constexpr std::uint64_t k_report_bytes = 1 << 20;
+constexpr std::uint64_t k_report_bytes_per_layer = 1024; // a row of rankscope.json, generously
 
 /// A shard keeps its name; a checkpoint of one file gets the name that transformers looks for.
 std::string shard_name(const Model& model, std::size_t file)
@@ -53,7 +53,8 @@ public:
 
     Result<std::uint64_t> estimate_bytes(const Run&, const Model& model) const override
     {
-        std::uint64_t bytes = companion_bytes(model) + k_report_bytes;
+        std::uint64_t bytes =
+            companion_bytes(model) + k_report_bytes_per_layer * (model.linears().size() + 1);
         for (const fs::path& file : model.checkpoint().files()) {
             std::error_code problem;
             const auto size = fs::file_size(file, problem);

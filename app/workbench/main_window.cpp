@@ -4,6 +4,7 @@
 #include "app/workbench/actions.h"
 #include "app/workbench/docks/checkpoint_dock.h"
 #include "app/workbench/docks/data_table.h"
+#include "app/workbench/docks/eliding_label.h"
 #include "app/workbench/docks/export_dialog.h"
 #include "app/workbench/docks/inspector_dock.h"
 #include "app/workbench/docks/jobs_dock.h"
@@ -48,6 +49,7 @@ MainWindow::MainWindow(const WindowOptions& options, QWidget* parent)
     setObjectName(QStringLiteral("main_window"));
     setWindowIcon(QIcon(QStringLiteral(":/icons/rankscope.svg")));
     setAcceptDrops(true);
+    setMinimumSize(960, 600);
     setDockOptions(AnimatedDocks | AllowTabbedDocks | AllowNestedDocks);
     usual_point_size_ = QApplication::font().pointSizeF();
     pictures_ = new Pictures(session_, runner_, device_, this);
@@ -83,9 +85,17 @@ MainWindow::MainWindow(const WindowOptions& options, QWidget* parent)
 
 MainWindow::~MainWindow()
 {
-    // Jobs read what the docks and the session hold: they end first.
+    // Jobs read what the docks and the session hold, docks what the session holds: they end in this order,
+    // before the members do.
     runner_.disconnect();
-    runner_.cancelAll();
+    runner_.shutDown();
+    delete export_;
+    for (QDockWidget* dock : findChildren<QDockWidget*>(QString(), Qt::FindDirectChildrenOnly))
+        delete dock;
+    delete takeCentralWidget();
+    delete workflow_;
+    delete pictures_;
+    delete actions_;
 }
 
 void MainWindow::buildCentre()
@@ -145,7 +155,7 @@ void MainWindow::arrangeDocks()
 
 void MainWindow::sizeDocks()
 {
-    resizeDocks({checkpoint_}, {std::clamp(width() * 27 / 100, 260, 420)}, Qt::Horizontal);
+    resizeDocks({checkpoint_}, {std::clamp(width() * 30 / 100, 280, 440)}, Qt::Horizontal);
     resizeDocks({checkpoint_, inspector_}, {height() * 50 / 100, height() * 40 / 100}, Qt::Vertical);
     resizeDocks({plan_}, {std::max(230, height() * 35 / 100)}, Qt::Vertical);
 }
@@ -202,9 +212,7 @@ void MainWindow::buildToolBar()
 
 void MainWindow::buildStatusBar()
 {
-    message_label_ = new QLabel;
-    message_label_->setAccessibleName(QStringLiteral("Last message"));
-    message_label_->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);
+    message_label_ = new ElidingLabel(QStringLiteral("Last message"));
     message_label_->setContentsMargins(6, 0, 6, 0);
     job_label_ = new QLabel;
     job_label_->setAccessibleName(QStringLiteral("Running job"));
@@ -282,11 +290,7 @@ void MainWindow::updateTitle()
                                     : QStringLiteral("Rankscope"));
 }
 
-void MainWindow::say(const QString& text)
-{
-    message_label_->setText(text);
-    message_label_->setToolTip(text);
-}
+void MainWindow::say(const QString& text) { message_label_->setFullText(text); }
 
 void MainWindow::showError(const QString& what, const Error& error)
 {

@@ -24,6 +24,7 @@ namespace rankscope {
 class Actions;
 class ChannelPlot;
 class CheckpointDock;
+class ElidingLabel;
 class ExportDialog;
 class InspectorDock;
 class JobsDock;
@@ -136,7 +137,7 @@ private:
     ResultsDock* results_ = nullptr;
     QToolBar* tools_ = nullptr;
     QPointer<ExportDialog> export_;
-    QLabel* message_label_ = nullptr;
+    ElidingLabel* message_label_ = nullptr;
     QLabel* job_label_ = nullptr;
     QLabel* device_label_ = nullptr;
     QByteArray default_layout_;

@@ -96,18 +96,27 @@ Result<Plan> presetPlan(const PlanPreset& chosen, const Model& model)
     if (!method)
         return method.error();
     const MethodInfo& info = (*method)->info();
-    auto plan = uniform_plan(model, chosen.method, known(info, chosen.parameters), 0);
-    if (!plan)
-        return plan.error();
+    Given given = known(info, chosen.parameters);
+    const auto rank = given.find("rank");
+    const std::int64_t wanted = rank == given.end() ? 0 : std::get<std::int64_t>(rank->second);
+    if (rank != given.end()) {
+        // A rank that every layer allows first, then each layer's own.
+        std::int64_t everywhere = wanted;
+        for (const LinearLayer& layer : model.linears())
+            everywhere = std::min<std::int64_t>(everywhere, mostRank(layer));
+        rank->second = everywhere;
+    }
+    auto plan = uniform_plan(model, chosen.method, given, 0);
+    if (!plan || rank == given.end())
+        return plan;
     for (LayerPlan& row : plan->rows) {
         const LinearLayer* layer = model.find_linear(row.layer);
-        const auto rank = rowInteger(row, "rank");
-        if (!layer || !rank || *rank <= mostRank(*layer))
+        if (!layer)
             continue;
-        const auto cut = row.parameters.with(info, "rank", std::int64_t{mostRank(*layer)});
-        if (!cut)
-            return cut.error().in(row.layer);
-        row.parameters = *cut;
+        const auto own = row.parameters.with(info, "rank", std::min<std::int64_t>(wanted, mostRank(*layer)));
+        if (!own)
+            return own.error().in(row.layer);
+        row.parameters = *own;
     }
     return plan;
 }

@@ -22,7 +22,8 @@ QFrame* card(const QString& name)
     auto* frame = new QFrame;
     frame->setObjectName(QStringLiteral("card"));
     frame->setAccessibleName(name);
-    frame->setFixedSize(300, 250);
+    frame->setMinimumSize(260, 250);
+    frame->setMaximumSize(320, 250);
     auto* layout = new QVBoxLayout(frame);
     layout->setContentsMargins(20, 16, 20, 16);
     layout->setSpacing(8);
@@ -74,9 +75,9 @@ StartPage::StartPage(JobRunner& runner, QWidget* parent) : QWidget(parent), runn
     cards->addStretch(1);
     sample_ = nullptr;
     open_card_ = buildOpenCard();
-    cards->addWidget(open_card_);
-    cards->addWidget(buildRecentCard());
-    cards->addWidget(buildSampleCard());
+    cards->addWidget(open_card_, 4);
+    cards->addWidget(buildRecentCard(), 4);
+    cards->addWidget(buildSampleCard(), 4);
     cards->addStretch(1);
 
     auto* layout = new QVBoxLayout(this);

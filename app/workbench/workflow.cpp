@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "app/workbench/workflow.h"
 
+#include "app/workbench/models/number_format.h"
 #include "app/workbench/models/run_model.h"
 #include "app/workbench/plan_presets.h"
 #include "app/workbench/text.h"
@@ -121,7 +122,7 @@ void Workflow::calibrate(const QString& text_file)
     calibrating_ = true;
     const auto model = session_.model();
     runner_.start<steps::Calibrated>(
-        {QStringLiteral("Calibrate %1").arg(session_.title()), JobLane::Work, true}, this,
+        {QStringLiteral("Calibrate"), JobLane::Work, true}, this,
         [model, text_file, folder = session_.workFolder(), device = device_](JobMonitor& monitor) {
             return steps::calibrate(model, text_file, folder, *device->backend(), monitor);
         },
@@ -137,7 +138,7 @@ void Workflow::calibrate(const QString& text_file)
             }
             session_.setCalibration(done->store, done->figures);
             Q_EMIT message(QStringLiteral("Calibrated on %1 tokens of %2")
-                               .arg(static_cast<qulonglong>(done->store->source().tokens))
+                               .arg(formatCount(static_cast<qint64>(done->store->source().tokens)))
                                .arg(toQString(done->store->source().text_file)));
             if (waiting)
                 run(*waiting);

@@ -90,7 +90,9 @@ void CheckpointDock::focusFilter()
 
 void CheckpointDock::applyFilter(const QString& text)
 {
+    following_ = true; // rows that vanish move the tree's current row: that is no choice of the user
     proxy_->setFilterText(text);
+    following_ = false;
     const int matches = proxy_->matches();
     pages_->setCurrentIndex(matches == 0 && !text.trimmed().isEmpty() ? 1 : 0);
     count_->setText(text.trimmed().isEmpty() ? QStringLiteral("%1 tensors").arg(formatCount(matches))
@@ -103,9 +105,14 @@ void CheckpointDock::applyFilter(const QString& text)
 void CheckpointDock::showSelection(const Selection& selection)
 {
     const QModelIndex index = proxy_->mapFromSource(model_->indexOf(selection.tensor));
-    if (!index.isValid() || index == tree_->currentIndex().siblingAtColumn(0))
+    if (index == tree_->currentIndex().siblingAtColumn(0) && index.isValid())
         return;
     following_ = true;
+    if (!index.isValid()) {
+        tree_->selectionModel()->clear();
+        following_ = false;
+        return;
+    }
     tree_->selectionModel()->setCurrentIndex(index,
                                              QItemSelectionModel::ClearAndSelect | QItemSelectionModel::Rows);
     tree_->scrollTo(index);

@@ -6,10 +6,27 @@
 #include <QHeaderView>
 #include <QKeyEvent>
 #include <QMouseEvent>
+#include <QStyledItemDelegate>
 
 #include <algorithm>
 
 namespace rankscope {
+
+namespace {
+
+/// Rows high enough to be hit.
+class RowDelegate : public QStyledItemDelegate {
+public:
+    using QStyledItemDelegate::QStyledItemDelegate;
+    QSize sizeHint(const QStyleOptionViewItem& option, const QModelIndex& index) const override
+    {
+        QSize size = QStyledItemDelegate::sizeHint(option, index);
+        size.setHeight(std::max({24, size.height(), option.fontMetrics.height() + 8}));
+        return size;
+    }
+};
+
+} // namespace
 
 QString selectionAsText(const QAbstractItemView& view, const QHeaderView& header)
 {
@@ -73,8 +90,9 @@ QItemSelectionModel::SelectionFlags DataTable::selectionCommand(const QModelInde
         event
         && (event->type() == QEvent::MouseButtonPress || event->type() == QEvent::MouseButtonRelease
             || event->type() == QEvent::MouseMove);
-    if (mouse && index.isValid() && selectionModel()->isSelected(index)
-        && selectionModel()->selectedRows().size() > 1
+    const Qt::ItemFlags cell = index.isValid() ? index.flags() : Qt::NoItemFlags;
+    const bool edits = (cell & (Qt::ItemIsEditable | Qt::ItemIsUserCheckable)) != 0;
+    if (mouse && edits && selectionModel()->isSelected(index) && selectionModel()->selectedRows().size() > 1
         && static_cast<const QMouseEvent*>(event)->modifiers() == Qt::NoModifier)
         return QItemSelectionModel::NoUpdate;
     return QTableView::selectionCommand(index, event);
@@ -94,6 +112,7 @@ DataTree::DataTree(QWidget* parent) : QTreeView(parent)
     setSelectionBehavior(QAbstractItemView::SelectRows);
     setSelectionMode(QAbstractItemView::ExtendedSelection);
     setUniformRowHeights(true);
+    setItemDelegate(new RowDelegate(this));
     setAlternatingRowColors(true);
     setHorizontalScrollMode(QAbstractItemView::ScrollPerPixel);
 }

@@ -11,8 +11,8 @@ namespace rankscope {
 /// selection.
 QString selectionAsText(const QAbstractItemView& view, const QHeaderView& header);
 
-/// A table of rows: whole rows are selected, Ctrl+C copies them, a click into one of several selected rows
-/// keeps the selection, so that an edit there reaches all of them.
+/// A table of rows: whole rows are selected, Ctrl+C copies them, a click into an editable cell of one of
+/// several selected rows keeps the selection, so that an edit there reaches all of them.
 class DataTable : public QTableView {
     Q_OBJECT
 

@@ -28,14 +28,14 @@ ExportDialog::ExportDialog(Session& session, Workflow& workflow, QWidget* parent
 {
     setObjectName(QStringLiteral("export_dialog"));
     setWindowTitle(QStringLiteral("Export the compressed model"));
-    resize(620, 440);
+    resize(640, 380);
 
     formats_->setObjectName(QStringLiteral("export_formats"));
     formats_->setAccessibleName(QStringLiteral("Formats"));
-    formats_->setMaximumHeight(130);
+    formats_->setSizePolicy(QSizePolicy::Expanding, QSizePolicy::Fixed);
     summary_->setWordWrap(true);
     summary_->setForegroundRole(QPalette::PlaceholderText);
-    summary_->setMinimumHeight(2 * fontMetrics().lineSpacing());
+    summary_->setFixedHeight(2 * fontMetrics().lineSpacing() + 4);
     summary_->setAlignment(Qt::AlignLeft | Qt::AlignTop);
     size_->setAccessibleName(QStringLiteral("Estimated size and free disk"));
     size_->setTextInteractionFlags(Qt::TextSelectableByMouse);
@@ -62,7 +62,9 @@ ExportDialog::ExportDialog(Session& session, Workflow& workflow, QWidget* parent
     form->setLabelAlignment(Qt::AlignLeft);
     form->addRow(QStringLiteral("F&ormat"), formats_);
     form->addRow(QString(), summary_);
-    form->addRow(QStringLiteral("Fo&lder"), folder_row);
+    auto* folder_label = new QLabel(QStringLiteral("Fo&lder"));
+    folder_label->setBuddy(folder_);
+    form->addRow(folder_label, folder_row);
     form->addRow(QString(), replace_);
     form->addRow(QStringLiteral("Size"), size_);
     auto* verdict_row = new QHBoxLayout;
@@ -75,7 +77,8 @@ ExportDialog::ExportDialog(Session& session, Workflow& workflow, QWidget* parent
     buttons->addWidget(export_);
     auto* layout = new QVBoxLayout(this);
     layout->setSpacing(8);
-    layout->addLayout(form, 1);
+    layout->addLayout(form);
+    layout->addStretch(1);
     layout->addWidget(progress_);
     layout->addLayout(verdict_row);
     layout->addLayout(buttons);
@@ -106,7 +109,8 @@ ExportDialog::ExportDialog(Session& session, Workflow& workflow, QWidget* parent
     connect(&workflow_, &Workflow::exported, this, &ExportDialog::showOutcome);
     export_->setEnabled(false);
     size_->setText(QStringLiteral("Looking…"));
-    workflow_.requestExportOutlook(QDir::homePath());
+    connect(&Theme::instance(), &Theme::changed, this, &ExportDialog::paintVerdict);
+    workflow_.requestExportOutlook({});
 }
 
 const ExportFormat* ExportDialog::format() const
@@ -131,8 +135,10 @@ void ExportDialog::showOutlook(const ExportOutlook& outlook)
     const bool first = formats_->count() == 0;
     outlook_ = outlook;
     if (first) {
+        const int row_height = std::max(26, fontMetrics().height() + 10);
         for (const ExportFormat& candidate : outlook_.formats) {
             auto* item = new QListWidgetItem(candidate.title, formats_);
+            item->setSizeHint(QSize(0, row_height));
             if (!candidate.refusal.isEmpty()) {
                 item->setFlags(item->flags() & ~Qt::ItemIsEnabled);
                 item->setToolTip(candidate.refusal);
@@ -145,7 +151,8 @@ void ExportDialog::showOutlook(const ExportOutlook& outlook)
                 break;
             }
         }
-        formats_->setMaximumHeight(formats_->sizeHintForRow(0) * std::max(2, formats_->count()) + 12);
+        formats_->setFixedHeight(row_height * std::max(2, formats_->count()) + 2 * formats_->frameWidth()
+                                 + 2);
     }
     showFormat();
 }
@@ -162,9 +169,13 @@ void ExportDialog::showFormat()
                             formatBytes(static_cast<qint64>(outlook_.free_bytes)),
                             fits ? QString() : QStringLiteral(" · not enough")));
     const bool taken = outlook_.folder_exists && !replace_->isChecked();
-    if (!writing_ && verdict_->text().isEmpty() && taken)
+    if (taken && !writing_ && (hint_ || verdict_->text().isEmpty())) {
         showVerdict(QStringLiteral("info"),
                     QStringLiteral("This folder exists: choose another name, or tick “Replace”."), false);
+        hint_ = true;
+    } else if (hint_ && !taken) {
+        showVerdict({}, {}, false);
+    }
     replace_->setEnabled(outlook_.folder_exists);
     export_->setEnabled(!writing_ && fits && !taken && chosen->refusal.isEmpty()
                         && !folder_->text().trimmed().isEmpty());
@@ -208,15 +219,25 @@ void ExportDialog::showOutcome(const ExportOutcome& outcome)
 
 void ExportDialog::showVerdict(const QString& icon, const QString& text, bool error)
 {
-    verdict_icon_->setPixmap(
-        icon.isEmpty() ? QPixmap() : Theme::instance().icon(icon).pixmap(QSize(20, 20), devicePixelRatioF()));
-    QPalette colors = palette();
-    colors.setColor(QPalette::WindowText, error           ? Theme::instance().color(Theme::Token::Error)
-                                          : check_passed_ ? Theme::instance().color(Theme::Token::Success)
-                                                          : palette().color(QPalette::WindowText));
-    verdict_->setPalette(colors);
+    hint_ = false;
+    verdict_icon_name_ = icon;
+    verdict_is_error_ = error;
     verdict_->setText(text);
     verdict_->setAccessibleName(text);
+    paintVerdict();
+}
+
+void ExportDialog::paintVerdict()
+{
+    const Theme& theme = Theme::instance();
+    verdict_icon_->setPixmap(verdict_icon_name_.isEmpty()
+                                 ? QPixmap()
+                                 : theme.icon(verdict_icon_name_).pixmap(QSize(20, 20), devicePixelRatioF()));
+    QPalette colors = palette();
+    colors.setColor(QPalette::WindowText, theme.color(verdict_is_error_ ? Theme::Token::Error
+                                                      : check_passed_   ? Theme::Token::Success
+                                                                        : Theme::Token::Text));
+    verdict_->setPalette(colors);
 }
 
 QString ExportDialog::verdict() const { return verdict_->text(); }

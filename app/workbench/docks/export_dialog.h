@@ -35,6 +35,7 @@ private:
     void startExport();
     void showOutcome(const ExportOutcome& outcome);
     void showVerdict(const QString& icon, const QString& text, bool error);
+    void paintVerdict();
     void suggestFolder();
     const ExportFormat* format() const;
 
@@ -54,6 +55,9 @@ private:
     bool folder_edited_ = false;
     bool writing_ = false;
     bool check_passed_ = false;
+    bool hint_ = false; ///< the verdict only says that the folder exists
+    bool verdict_is_error_ = false;
+    QString verdict_icon_name_;
 };
 
 } // namespace rankscope

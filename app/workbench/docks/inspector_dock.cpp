@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "app/workbench/docks/inspector_dock.h"
 
+#include "app/workbench/docks/eliding_label.h"
 #include "app/workbench/models/number_format.h"
 #include "app/workbench/plan_presets.h"
 #include "app/workbench/text.h"
@@ -20,7 +21,6 @@ const QString k_model = QStringLiteral("Model");
 const QString k_size = QStringLiteral("Size");
 const QString k_calibration = QStringLiteral("Calibration");
 const QString k_work = QStringLiteral("Working folder");
-const QString k_layer = QStringLiteral("Layer");
 const QString k_shape = QStringLiteral("Shape");
 const QString k_input = QStringLiteral("Shares input with");
 const QString k_rms = QStringLiteral("Input RMS");
@@ -47,13 +47,18 @@ InspectorDock::InspectorDock(Session& session, QWidget* parent)
     form_->setHorizontalSpacing(12);
     form_->setVerticalSpacing(3);
     form_->setFieldGrowthPolicy(QFormLayout::AllNonFixedFieldsGrow);
-    form_->setLabelAlignment(Qt::AlignLeft);
+    form_->setLabelAlignment(Qt::AlignLeft | Qt::AlignTop);
     addSection(QStringLiteral("Checkpoint"));
     for (const QString& name : {k_model, k_size, k_calibration, k_work})
         set(name, {});
-    addSection(QStringLiteral("Selected layer"));
-    for (const QString& name : {k_layer, k_shape, k_input, k_rms, k_crest, k_kurtosis, k_outliers, k_planned,
-                                k_predicted, k_result})
+    layer_title_ = new ElidingLabel(QStringLiteral("Selected layer"), Qt::ElideLeft);
+    QFont bold = layer_title_->font();
+    bold.setBold(true);
+    layer_title_->setFont(bold);
+    layer_title_->setContentsMargins(0, 8, 0, 0);
+    form_->addRow(layer_title_);
+    for (const QString& name :
+         {k_shape, k_input, k_rms, k_crest, k_kurtosis, k_outliers, k_planned, k_predicted, k_result})
         set(name, {});
     addSection(QStringLiteral("Selected channel"));
     for (const QString& name : {k_channel, k_channel_weight, k_channel_hessian, k_channel_energy})
@@ -171,7 +176,8 @@ void InspectorDock::showLayer()
     const Selection& selection = session_.selection();
     const LinearLayer* layer =
         session_.model() ? session_.model()->find_linear(toStd(selection.layer)) : nullptr;
-    set(k_layer, selection.layer.isEmpty() ? selection.tensor : selection.layer);
+    const QString tensor = selection.layer.isEmpty() ? selection.tensor : selection.layer;
+    layer_title_->setFullText(tensor.isEmpty() ? QStringLiteral("No layer selected") : tensor);
     if (!layer) {
         for (const QString& name :
              {k_shape, k_input, k_rms, k_crest, k_kurtosis, k_outliers, k_planned, k_predicted, k_result})
@@ -212,7 +218,8 @@ void InspectorDock::showLayer()
     }
     set(k_planned, planned);
     const auto predicted = row ? session_.predictedError(*row) : std::nullopt;
-    set(k_predicted, predicted ? formatMeasured(*predicted) : QString(),
+    set(k_predicted,
+        predicted ? QStringLiteral("%1 with plain rounding").arg(formatMeasured(*predicted)) : QString(),
         predicted ? formatExact(*predicted) : QString());
     QString measured;
     if (session_.run()) {

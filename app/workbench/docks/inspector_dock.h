@@ -12,6 +12,8 @@ class QLabel;
 
 namespace rankscope {
 
+class ElidingLabel;
+
 /// Numbers of the selection; each can be selected and copied.
 class InspectorDock : public QDockWidget {
     Q_OBJECT
@@ -33,6 +35,7 @@ private:
 
     Session& session_;
     QFormLayout* form_;
+    ElidingLabel* layer_title_ = nullptr;
     QHash<QString, QLabel*> values_;
     QString profile_layer_;
     std::shared_ptr<const ChannelProfile> profile_;

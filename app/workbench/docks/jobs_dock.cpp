@@ -3,6 +3,7 @@
 
 #include "app/workbench/docks/data_table.h"
 #include "app/workbench/models/number_format.h"
+#include "app/workbench/theme.h"
 
 #include <QApplication>
 #include <QHBoxLayout>
@@ -37,18 +38,21 @@ public:
         cell.text.clear();
         const QStyle* style = cell.widget ? cell.widget->style() : QApplication::style();
         style->drawControl(QStyle::CE_ItemViewItem, &cell, painter, cell.widget);
-        QStyleOptionProgressBar bar;
-        bar.rect = option.rect.adjusted(4, 4, -4, -4);
-        bar.state = option.state | QStyle::State_Horizontal;
-        bar.palette = option.palette;
-        bar.fontMetrics = option.fontMetrics;
-        bar.minimum = 0;
-        bar.maximum = 1000;
-        bar.progress = static_cast<int>(fraction * 1000.0);
-        bar.text = index.data().toString();
-        bar.textVisible = true;
-        bar.textAlignment = Qt::AlignCenter;
-        style->drawControl(QStyle::CE_ProgressBar, &bar, painter, cell.widget);
+        const QRect frame = option.rect.adjusted(6, 5, -6, -5);
+        const Theme& theme = Theme::instance();
+        QColor filled = theme.color(Theme::Token::Accent);
+        filled.setAlpha(90); // the percentage is read on top of it
+        const bool selected = (option.state & QStyle::State_Selected) != 0;
+        painter->save();
+        painter->fillRect(frame, theme.color(Theme::Token::Base));
+        painter->fillRect(
+            QRect(frame.topLeft(), QSize(static_cast<int>(frame.width() * fraction), frame.height())),
+            filled);
+        painter->setPen(theme.color(selected ? Theme::Token::Accent : Theme::Token::Border));
+        painter->drawRect(frame.adjusted(0, 0, -1, -1));
+        painter->setPen(theme.color(Theme::Token::Text));
+        painter->drawText(frame, Qt::AlignCenter, index.data().toString());
+        painter->restore();
     }
 };
 
@@ -100,6 +104,7 @@ JobsDock::JobsDock(JobRunner& runner, QWidget* parent)
     splitter->setStretchFactor(1, 1);
     splitter->setChildrenCollapsible(false);
     setWidget(splitter);
+    setTitleBarWidget(new QWidget(this)); // the tab says it already
 
     connect(tree_->selectionModel(), &QItemSelectionModel::currentChanged, this, &JobsDock::update);
     connect(&runner_, &JobRunner::jobAdded, this, [this](JobId id) {

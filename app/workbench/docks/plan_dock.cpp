@@ -2,6 +2,7 @@
 #include "app/workbench/docks/plan_dock.h"
 
 #include "app/workbench/docks/data_table.h"
+#include "app/workbench/docks/eliding_label.h"
 #include "app/workbench/plan_presets.h"
 #include "app/workbench/text.h"
 #include "app/workbench/theme.h"
@@ -81,17 +82,18 @@ PlanDock::PlanDock(Session& session, QWidget* parent)
     : QDockWidget(QStringLiteral("Plan"), parent), session_(session), model_(new PlanModel(session, this)),
       table_(new DataTable), presets_(new QComboBox),
       measure_(new QPushButton(QStringLiteral("Measure layers"))),
-      run_(new QPushButton(QStringLiteral("Run plan"))), footer_(new QLabel), notice_(new QLabel),
-      pages_(new QStackedWidget)
+      run_(new QPushButton(QStringLiteral("Run plan"))), footer_(new QLabel),
+      notice_(new ElidingLabel(QStringLiteral("Last edit"))), pages_(new QStackedWidget)
 {
     setObjectName(QStringLiteral("plan_dock"));
     table_->setObjectName(QStringLiteral("plan_table"));
     table_->setAccessibleName(QStringLiteral("Plan, one row per layer"));
     table_->setModel(model_);
+    table_->setTextElideMode(Qt::ElideLeft); // the end of a layer's name tells it from the others
     table_->setItemDelegate(new PlanDelegate(table_));
     table_->setEditTriggers(QAbstractItemView::DoubleClicked | QAbstractItemView::EditKeyPressed
                             | QAbstractItemView::AnyKeyPressed);
-    const int widths[PlanModel::k_columns] = {34, 230, 120, 52, 60, 56, 52, 68, 80, 88, 46};
+    const int widths[PlanModel::k_columns] = {36, 44, 200, 110, 50, 58, 54, 54, 116, 80, 92};
     for (int column = 0; column < PlanModel::k_columns; ++column)
         table_->setColumnWidth(column, widths[column]);
     table_->horizontalHeader()->setSectionResizeMode(PlanModel::Layer, QHeaderView::Stretch);
@@ -108,9 +110,7 @@ PlanDock::PlanDock(Session& session, QWidget* parent)
     footer_->setObjectName(QStringLiteral("plan_footer"));
     footer_->setAccessibleName(QStringLiteral("Size of the plan"));
     footer_->setTextInteractionFlags(Qt::TextSelectableByMouse);
-    notice_->setAccessibleName(QStringLiteral("Last edit"));
     notice_->setAlignment(Qt::AlignRight | Qt::AlignVCenter);
-    notice_->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);
     bottom->addWidget(footer_);
     bottom->addWidget(notice_, 1);
     page_layout->addLayout(bottom);
@@ -128,6 +128,7 @@ PlanDock::PlanDock(Session& session, QWidget* parent)
     pages_->addWidget(page);
     pages_->addWidget(empty);
     setWidget(pages_);
+    setTitleBarWidget(new QWidget(this)); // the tab says it already
 
     connect(table_->selectionModel(), &QItemSelectionModel::selectionChanged, this,
             [this] { model_->setSelectedRows(table_->selectedRows()); });
@@ -139,14 +140,11 @@ PlanDock::PlanDock(Session& session, QWidget* parent)
     connect(&session_, &Session::selectionChanged, this, &PlanDock::showSelection);
     connect(model_, &PlanModel::footerChanged, this, &PlanDock::showFooter);
     connect(model_, &PlanModel::edited, this, [this](const QString& what) {
-        notice_->setText(what);
-        notice_->setToolTip(what);
-        notice_->setForegroundRole(QPalette::PlaceholderText);
+        showNotice(what, false);
         Q_EMIT edited(what);
     });
     connect(model_, &PlanModel::refused, this, [this](const QString& reason) {
-        notice_->setText(reason);
-        notice_->setToolTip(reason);
+        showNotice(reason, true);
         Q_EMIT refused(reason);
     });
     showFooter();
@@ -201,6 +199,15 @@ void PlanDock::fillDown()
     const QModelIndex current = table_->currentIndex();
     if (current.isValid())
         model_->fillDown(table_->selectedRows(), current.column());
+}
+
+void PlanDock::showNotice(const QString& text, bool refused)
+{
+    QPalette colors = palette();
+    if (refused)
+        colors.setColor(QPalette::WindowText, Theme::instance().color(Theme::Token::Error));
+    notice_->setPalette(colors);
+    notice_->setFullText(text);
 }
 
 void PlanDock::setMeasuring(bool measuring) { measure_->setEnabled(!measuring); }

@@ -14,6 +14,7 @@ class QStackedWidget;
 namespace rankscope {
 
 class DataTable;
+class ElidingLabel;
 
 /// The plan: presets, one row per layer, size of the result.
 class PlanDock : public QDockWidget {
@@ -40,6 +41,7 @@ private:
     QWidget* buildBar();
     void showSelection(const Selection& selection);
     void showFooter();
+    void showNotice(const QString& text, bool refused);
 
     Session& session_;
     PlanModel* model_;
@@ -48,7 +50,7 @@ private:
     QPushButton* measure_;
     QPushButton* run_;
     QLabel* footer_;
-    QLabel* notice_;
+    ElidingLabel* notice_;
     QStackedWidget* pages_;
     bool following_ = false;
 };

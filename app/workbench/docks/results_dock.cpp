@@ -2,6 +2,7 @@
 #include "app/workbench/docks/results_dock.h"
 
 #include "app/workbench/docks/data_table.h"
+#include "app/workbench/docks/eliding_label.h"
 #include "app/workbench/models/number_format.h"
 #include "app/workbench/plots/error_plot.h"
 #include "app/workbench/text.h"
@@ -45,8 +46,10 @@ QLabel* caption(const QString& text)
 ResultsDock::ResultsDock(Session& session, QWidget* parent)
     : QDockWidget(QStringLiteral("Results"), parent), session_(session), model_(new RunModel(session, this)),
       sorted_(new QSortFilterProxyModel(this)), table_(new DataTable), plot_(new ErrorPlot),
-      summary_(new QLabel), before_(figure(QStringLiteral("Perplexity before"))),
-      after_(figure(QStringLiteral("Perplexity after"))), how_(new QLabel),
+      summary_(new ElidingLabel(QStringLiteral("Summary of the run"))),
+      before_(figure(QStringLiteral("Perplexity before"))),
+      after_(figure(QStringLiteral("Perplexity after"))),
+      how_(new ElidingLabel(QStringLiteral("How perplexity was measured"))),
       evaluate_(new QPushButton(QStringLiteral("Evaluate"))),
       export_(new QPushButton(QStringLiteral("Export…"))), pages_(new QStackedWidget)
 {
@@ -57,13 +60,14 @@ ResultsDock::ResultsDock(Session& session, QWidget* parent)
     table_->setAccessibleName(QStringLiteral("Errors of the finished layers"));
     table_->setModel(sorted_);
     table_->setSortingEnabled(true);
+    table_->setTextElideMode(Qt::ElideLeft); // the end of a layer's name tells it from the others
     table_->sortByColumn(RunModel::Layer, Qt::AscendingOrder);
-    const int widths[RunModel::k_columns] = {220, 90, 96, 116, 88, 72, 60};
+    const int widths[RunModel::k_columns] = {190, 64, 92, 112, 84, 64, 56};
     for (int column = 0; column < RunModel::k_columns; ++column)
         table_->setColumnWidth(column, widths[column]);
     table_->horizontalHeader()->setSectionResizeMode(RunModel::Layer, QHeaderView::Stretch);
     plot_->setObjectName(QStringLiteral("error_plot"));
-    plot_->setMinimumWidth(300);
+    plot_->setMinimumWidth(310);
 
     auto* splitter = new QSplitter(Qt::Horizontal);
     splitter->addWidget(table_);
@@ -92,6 +96,7 @@ ResultsDock::ResultsDock(Session& session, QWidget* parent)
     pages_->addWidget(empty);
     pages_->addWidget(page);
     setWidget(pages_);
+    setTitleBarWidget(new QWidget(this)); // the tab says it already
 
     connect(&session_, &Session::runChanged, this, &ResultsDock::refresh);
     connect(&session_, &Session::evaluationChanged, this, &ResultsDock::showEvaluation);
@@ -117,12 +122,7 @@ QWidget* ResultsDock::buildHeader()
     grid->addWidget(caption(QStringLiteral("Perplexity after")), 0, 1);
     grid->addWidget(before_, 1, 0);
     grid->addWidget(after_, 1, 1);
-    summary_->setAccessibleName(QStringLiteral("Summary of the run"));
-    summary_->setTextInteractionFlags(Qt::TextSelectableByMouse);
-    summary_->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);
-    how_->setAccessibleName(QStringLiteral("How perplexity was measured"));
     how_->setForegroundRole(QPalette::PlaceholderText);
-    how_->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);
     grid->addWidget(summary_, 0, 2);
     grid->addWidget(how_, 1, 2);
     grid->setColumnStretch(2, 1);
@@ -141,8 +141,7 @@ void ResultsDock::refresh()
 {
     const bool any = model_->rowCount() > 0;
     pages_->setCurrentIndex(any ? 1 : 0);
-    summary_->setText(model_->summary());
-    summary_->setToolTip(model_->summary());
+    summary_->setFullText(model_->summary());
     showEvaluation();
     showSelection(session_.selection());
     showTrace();
@@ -154,14 +153,14 @@ void ResultsDock::showEvaluation()
     before_->setText(evaluation ? rankscope::perplexityText(evaluation->before) : noValue());
     after_->setText(evaluation ? rankscope::perplexityText(evaluation->after) : noValue());
     if (!evaluation) {
-        how_->setText(QStringLiteral("Perplexity is not measured yet."));
+        how_->setFullText(QStringLiteral("Perplexity is not measured yet."));
         return;
     }
     before_->setToolTip(formatExact(evaluation->before.perplexity));
     after_->setToolTip(formatExact(evaluation->after.perplexity));
     const double change = evaluation->after.perplexity / evaluation->before.perplexity - 1.0;
-    how_->setText(
-        QStringLiteral("%1%2 % · %3 tokens of %4 in %5 windows of %6, protocol %7; ± is the standard error")
+    how_->setFullText(
+        QStringLiteral("%1%2 % on %3 tokens of %4 (%5 windows of %6, protocol %7; ± standard error)")
             .arg(change >= 0.0 ? QStringLiteral("+") : QString())
             .arg(formatMeasured(change * 100.0, 3))
             .arg(formatCount(static_cast<qint64>(evaluation->after.targets)),
@@ -169,7 +168,6 @@ void ResultsDock::showEvaluation()
             .arg(evaluation->after.windows)
             .arg(evaluation->after.length)
             .arg(toQString(id(evaluation->after.protocol))));
-    how_->setToolTip(how_->text());
 }
 
 QString ResultsDock::perplexityText() const
@@ -190,6 +188,8 @@ void ResultsDock::showTrace()
     const Method* method = find_method(result->method);
     ErrorTrace trace;
     trace.layer = toQString(result->layer);
+    if (trace.layer.startsWith(QLatin1String("model."))) // the picture is narrow
+        trace.layer.remove(0, 6);
     trace.method = method ? toQString(method->info().title) : toQString(result->method);
     for (std::size_t i = 0; i < result->trace.size(); ++i) {
         trace.steps.append(static_cast<double>(i));

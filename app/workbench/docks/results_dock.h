@@ -14,6 +14,7 @@ class QStackedWidget;
 namespace rankscope {
 
 class DataTable;
+class ElidingLabel;
 class ErrorPlot;
 
 /// Perplexity before and after, errors per layer, the error per iteration of the selected one.
@@ -44,10 +45,10 @@ private:
     QSortFilterProxyModel* sorted_;
     DataTable* table_;
     ErrorPlot* plot_;
-    QLabel* summary_;
+    ElidingLabel* summary_;
     QLabel* before_;
     QLabel* after_;
-    QLabel* how_;
+    ElidingLabel* how_;
     QPushButton* evaluate_;
     QPushButton* export_;
     QStackedWidget* pages_;

@@ -55,8 +55,11 @@ JobRunner::JobRunner(QObject* parent) : QObject(parent)
     connect(&sampler_, &QTimer::timeout, this, &JobRunner::sample);
 }
 
-JobRunner::~JobRunner()
+JobRunner::~JobRunner() { shutDown(); }
+
+void JobRunner::shutDown()
 {
+    sampler_.stop();
     cancelAll();
     work_pool_.waitForDone();
     view_pool_.waitForDone();

@@ -56,7 +56,6 @@ class JobRunner : public QObject {
 
 public:
     explicit JobRunner(QObject* parent = nullptr);
-    /// Cancels everything and waits: a worker must not outlive what it reads.
     ~JobRunner() override;
 
     /// Starts `work`. `finished` is called on the GUI thread, once, unless `context` is gone by then; a job
@@ -80,6 +79,8 @@ public:
             });
     }
 
+    /// Cancels everything and waits until no worker runs any more.
+    void shutDown();
     void cancel(JobId id);
     void cancelAll();
     /// No job is queued or running (or none of this lane).

@@ -63,11 +63,14 @@ bool naturallyBefore(std::string_view a, std::string_view b)
     return a.size() < b.size();
 }
 
-bool isNumeric(int column)
+int alignment(int column)
 {
-    return column == LayerTableModel::Size || column == LayerTableModel::Crest
-           || column == LayerTableModel::Kurtosis || column == LayerTableModel::Done
-           || column == LayerTableModel::ShapeColumn;
+    if (column == LayerTableModel::Type) // beside a right-aligned column it would touch it
+        return Qt::AlignCenter;
+    const bool number = column == LayerTableModel::Size || column == LayerTableModel::Crest
+                        || column == LayerTableModel::Kurtosis || column == LayerTableModel::Done
+                        || column == LayerTableModel::ShapeColumn;
+    return static_cast<int>((number ? Qt::AlignRight : Qt::AlignLeft) | Qt::AlignVCenter);
 }
 
 } // namespace
@@ -330,8 +333,7 @@ QVariant LayerTableModel::data(const QModelIndex& index, int role) const
         return {};
     const bool nested = index.internalId() != k_top;
     if (role == Qt::TextAlignmentRole)
-        return static_cast<int>((isNumeric(index.column()) ? Qt::AlignRight : Qt::AlignLeft)
-                                | Qt::AlignVCenter);
+        return alignment(index.column());
     if (role == SortRole)
         return sortValue(index);
     if (!nested && top_[index.row()].group) {
@@ -379,7 +381,7 @@ QVariant LayerTableModel::headerData(int section, Qt::Orientation orientation, i
     if (role == Qt::ToolTipRole)
         return help[section];
     if (role == Qt::TextAlignmentRole)
-        return static_cast<int>((isNumeric(section) ? Qt::AlignRight : Qt::AlignLeft) | Qt::AlignVCenter);
+        return alignment(section);
     return {};
 }
 

@@ -36,6 +36,8 @@ QString formatElapsed(double seconds)
 {
     if (!(seconds >= 0.0))
         return noValue();
+    if (seconds < 0.01)
+        return QStringLiteral("< 0.01 s");
     if (seconds < 60.0)
         return QStringLiteral("%1 s").arg(formatNumber(seconds, seconds < 10.0 ? 2 : 3));
     const auto whole = static_cast<qint64>(std::min(seconds, 1e9));

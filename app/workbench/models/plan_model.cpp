@@ -357,22 +357,22 @@ QVariant PlanModel::headerData(int section, Qt::Orientation orientation, int rol
     if (orientation != Qt::Horizontal || section < 0 || section >= k_columns)
         return {};
     static const QStringList titles = {
-        QStringLiteral("On"),          QStringLiteral("Layer"), QStringLiteral("Method"),
-        QStringLiteral("Bits"),        QStringLiteral("Group"), QStringLiteral("Rank"),
-        QStringLiteral("k"),           QStringLiteral("Error"), QStringLiteral("Size"),
-        QStringLiteral("Bits/weight"), QStringLiteral("Lock")};
+        QStringLiteral("On"),     QStringLiteral("Lock"),       QStringLiteral("Layer"),
+        QStringLiteral("Method"), QStringLiteral("Bits"),       QStringLiteral("Group"),
+        QStringLiteral("Rank"),   QStringLiteral("k"),          QStringLiteral("Predicted error"),
+        QStringLiteral("Size"),   QStringLiteral("Bits/weight")};
     static const QStringList help = {
         QStringLiteral("Included: an excluded layer keeps its weight"),
+        QStringLiteral("Locked: presets leave the row as it is"),
         QStringLiteral("Linear layer, named as on the command line"),
         QStringLiteral("How the layer is decomposed"),
         QStringLiteral("Bits of each code of Q"),
         QStringLiteral("Inputs that share one scale"),
         QStringLiteral("Rank of L·R; drag the cursor of the Spectrum view to choose it"),
         QStringLiteral("Outlier channels that the start of ODLRI takes out"),
-        QStringLiteral("Predicted relative activation error, ~ when not measured"),
+        QStringLiteral("Relative activation error expected with plain rounding, ~ when not measured"),
         QStringLiteral("Bytes of the layer after compression, scales and factors included"),
         QStringLiteral("Exact bits per weight, scales and factors included"),
-        QStringLiteral("Locked: presets and automatic allocation leave the row as it is"),
     };
     if (role == Qt::DisplayRole)
         return titles[section];

@@ -17,6 +17,7 @@ class PlanModel : public QAbstractTableModel {
 public:
     enum Column {
         Include,
+        Locked,
         Layer,
         MethodColumn,
         Bits,
@@ -26,7 +27,6 @@ public:
         PredictedError,
         Size,
         BitsPerWeight,
-        Locked,
         k_columns
     };
     /// ChoicesRole: texts that the cell allows (method); RangeRole: QPoint(min, max) of an integer cell.

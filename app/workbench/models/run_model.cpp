@@ -11,6 +11,18 @@
 
 namespace rankscope {
 
+namespace {
+
+int alignment(int column)
+{
+    if (column == RunModel::Device) // beside a right-aligned column it would touch it
+        return Qt::AlignCenter;
+    const bool number = column >= RunModel::WeightError && column <= RunModel::Seconds;
+    return static_cast<int>((number ? Qt::AlignRight : Qt::AlignLeft) | Qt::AlignVCenter);
+}
+
+} // namespace
+
 RunModel::RunModel(Session& session, QObject* parent) : QAbstractTableModel(parent), session_(session)
 {
     connect(&session_, &Session::runChanged, this, &RunModel::rebuild);
@@ -124,7 +136,7 @@ QVariant RunModel::data(const QModelIndex& index, int role) const
     case SortRole:
         return column == Layer ? QVariant(index.row()) : value(*result, column);
     case Qt::TextAlignmentRole:
-        return static_cast<int>((number ? Qt::AlignRight : Qt::AlignLeft) | Qt::AlignVCenter);
+        return alignment(column);
     default:
         return {};
     }

@@ -2,7 +2,7 @@
 # folder, with the cases of methods still to come: rankscope-golden DIR.
 set(golden_joint "rtn_*,gptq_*,ldl_b1,weighted_lowrank_*,caldera_int2,odlri_int2,hadamard,rht,e8p_codebook,e8p_matrix")
 set(golden_learned
-  "rtn_*,act_per_token_8,svd_b*,lqer_*,qera_*,rankonly_*,tail_curve_*,stats_*")
+  "rtn_*,act_per_token_8,svd_b*,lqer_*,qera_*,rankonly_*,tail_curve_*,stats_*,allocate_*")
 
 foreach(folder joint learned)
   foreach(backend cpu vulkan:0)

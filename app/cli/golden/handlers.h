@@ -28,6 +28,7 @@ std::vector<Handler> low_rank_handlers();
 std::vector<Handler> joint_handlers();
 std::vector<Handler> transform_handlers();
 std::vector<Handler> statistics_handlers();
+std::vector<Handler> planning_handlers();
 
 // What several handlers do alike
 // --------------------------------------------------------------------------------

@@ -9,6 +9,8 @@
 
 namespace rankscope {
 
+using Key = QKeySequence;
+
 QAction* Actions::add(const char* text, const QList<QKeySequence>& shortcuts, const char* icon,
                       const char* help)
 {
@@ -25,7 +27,14 @@ QAction* Actions::add(const char* text, const QList<QKeySequence>& shortcuts, co
 
 Actions::Actions(QUndoStack& stack, QObject* parent) : QObject(parent), theme_group(new QActionGroup(this))
 {
-    using Key = QKeySequence;
+    makeFileActions();
+    makeViewActions();
+    makePlanActions(stack);
+    makeRunActions();
+}
+
+void Actions::makeFileActions()
+{
     open_file =
         add("&Open file…", {Key(Qt::CTRL | Qt::Key_O)}, "open", "Open a .safetensors file or config.json");
     open_folder =
@@ -39,7 +48,10 @@ Actions::Actions(QUndoStack& stack, QObject* parent) : QObject(parent), theme_gr
     export_plot =
         add("Export &plot…", {}, "", "Write the picture in view as PDF, PNG, SVG or its values as CSV");
     quit = add("&Quit", {Key(Qt::CTRL | Qt::Key_Q)}, "", "Close the window");
+}
 
+void Actions::makeViewActions()
+{
     filter = add("&Filter tensors", {Key(Qt::CTRL | Qt::Key_F)}, "search",
                  "Go to the filter of the checkpoint tree");
     show_channels =
@@ -63,7 +75,10 @@ Actions::Actions(QUndoStack& stack, QObject* parent) : QObject(parent), theme_gr
         add("Larger &text", {Key(Qt::CTRL | Qt::Key_Plus), Key(Qt::CTRL | Qt::Key_Equal)}, "", "Larger text");
     zoom_out = add("S&maller text", {Key(Qt::CTRL | Qt::Key_Minus)}, "", "Smaller text");
     zoom_reset = add("&Usual text size", {Key(Qt::CTRL | Qt::Key_0)}, "", "Text in the size of the desktop");
+}
 
+void Actions::makePlanActions(QUndoStack& stack)
+{
     calibrate_built_in = add("&Calibrate with the built-in text", {}, "calibrate",
                              "See what flows into each layer, on the text that comes with the program");
     calibrate_file =
@@ -89,7 +104,10 @@ Actions::Actions(QUndoStack& stack, QObject* parent) : QObject(parent), theme_gr
                        "Raise the rank by 16");
     rank_down_much = add("Rank −16", {Key(Qt::SHIFT | Qt::Key_BracketLeft), Key(Qt::Key_BraceLeft)}, "",
                          "Lower the rank by 16");
+}
 
+void Actions::makeRunActions()
+{
     run = add("&Run plan", {Key(Qt::Key_F5)}, "run",
               "Compress the included layers, then measure perplexity before and after");
     run_selection = add("Run se&lected rows", {Key(Qt::SHIFT | Qt::Key_F5)}, "",

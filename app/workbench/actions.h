@@ -48,6 +48,10 @@ public:
     QMenu* recent_menu = nullptr;
 
 private:
+    void makeFileActions();
+    void makeViewActions();
+    void makePlanActions(QUndoStack& stack);
+    void makeRunActions();
     QAction* add(const char* text, const QList<QKeySequence>& keys, const char* icon, const char* help);
 };
 

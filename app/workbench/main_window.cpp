@@ -3,8 +3,6 @@
 
 #include "app/workbench/actions.h"
 #include "app/workbench/docks/checkpoint_dock.h"
-#include "app/workbench/docks/data_table.h"
-#include "app/workbench/docks/eliding_label.h"
 #include "app/workbench/docks/export_dialog.h"
 #include "app/workbench/docks/inspector_dock.h"
 #include "app/workbench/docks/jobs_dock.h"
@@ -18,6 +16,8 @@
 #include "app/workbench/start_page.h"
 #include "app/workbench/text.h"
 #include "app/workbench/theme.h"
+#include "app/workbench/widgets/data_table.h"
+#include "app/workbench/widgets/eliding_label.h"
 
 #include <QApplication>
 #include <QCloseEvent>
@@ -155,7 +155,7 @@ void MainWindow::arrangeDocks()
 
 void MainWindow::sizeDocks()
 {
-    resizeDocks({checkpoint_}, {std::clamp(width() * 30 / 100, 280, 440)}, Qt::Horizontal);
+    resizeDocks({checkpoint_}, {std::clamp(width() * 26 / 100, 280, 420)}, Qt::Horizontal);
     resizeDocks({checkpoint_, inspector_}, {height() * 50 / 100, height() * 40 / 100}, Qt::Vertical);
     resizeDocks({plan_}, {std::max(230, height() * 35 / 100)}, Qt::Vertical);
 }

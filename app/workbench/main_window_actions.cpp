@@ -2,7 +2,6 @@
 // What the window's actions, plots and workflow do; main_window.cpp builds the window.
 #include "app/workbench/actions.h"
 #include "app/workbench/docks/checkpoint_dock.h"
-#include "app/workbench/docks/data_table.h"
 #include "app/workbench/docks/export_dialog.h"
 #include "app/workbench/docks/inspector_dock.h"
 #include "app/workbench/docks/jobs_dock.h"
@@ -17,6 +16,7 @@
 #include "app/workbench/start_page.h"
 #include "app/workbench/text.h"
 #include "app/workbench/theme.h"
+#include "app/workbench/widgets/data_table.h"
 
 #include <QApplication>
 #include <QFileDialog>
@@ -44,9 +44,10 @@ void MainWindow::connectFileActions()
         setWorkspaceVisible(false);
     });
     connect(actions_->recent, &QAction::triggered, this, [this] {
-        if (!startPageVisible())
-            pages_->setCurrentIndex(0);
-        start_->focusRecent();
+        if (startPageVisible())
+            start_->focusRecent();
+        else
+            actions_->recent_menu->popup(mapToGlobal(rect().center()));
     });
     connect(actions_->export_run, &QAction::triggered, this, &MainWindow::showExportDialog);
     connect(actions_->export_plot, &QAction::triggered, this, &MainWindow::exportPlot);
@@ -250,7 +251,9 @@ void MainWindow::connectPlots()
 void MainWindow::openPath(const QString& path)
 {
     banner_->dismiss();
-    workflow_->openPath(path);
+    // The index and the configuration stand for their folder.
+    const bool stands_for_folder = path.endsWith(QLatin1String(".json"));
+    workflow_->openPath(stands_for_folder ? path.section(QLatin1Char('/'), 0, -2) : path);
 }
 
 void MainWindow::openSample()
@@ -266,11 +269,7 @@ void MainWindow::chooseFile()
         QStringLiteral("Checkpoints (*.safetensors *.index.json config.json);;All files (*)"));
     dialog->setAttribute(Qt::WA_DeleteOnClose);
     dialog->setFileMode(QFileDialog::ExistingFile);
-    connect(dialog, &QFileDialog::fileSelected, this, [this](const QString& file) {
-        // The index and the configuration stand for their folder.
-        const bool stands_for_folder = file.endsWith(QLatin1String(".json"));
-        openPath(stands_for_folder ? file.section(QLatin1Char('/'), 0, -2) : file);
-    });
+    connect(dialog, &QFileDialog::fileSelected, this, [this](const QString& file) { openPath(file); });
     dialog->open();
 }
 

@@ -54,6 +54,7 @@ Pictures::Pictures(Session& session, JobRunner& runner, std::shared_ptr<Device> 
         profiles_.clear();
         shown_spectrum_.clear();
         give_up_ = false;
+        runner_.cancel(measure_job_);
         latest_.drop(QStringLiteral("channels"));
         latest_.drop(QStringLiteral("spectrum"));
     });
@@ -196,7 +197,7 @@ void Pictures::measure()
             tasks.append({session_.spectrumKey(layer), *linear, rowGrid(*session_.planRow(layer))});
     }
     using Nothing = bool;
-    runner_.start<Nothing>(
+    measure_job_ = runner_.start<Nothing>(
         {QStringLiteral("Measure %1 layers").arg(tasks.size()), JobLane::View, true}, this,
         [this, tasks, model = session_.model(), calibration = session_.calibration(),
          device = device_](JobMonitor& monitor) -> Result<Nothing> {

@@ -46,6 +46,7 @@ private:
     QString drawn_layer_;
     QString shown_spectrum_; ///< key of the spectrum that is drawn or under way
     bool measuring_ = false;
+    JobId measure_job_ = 0;
     bool give_up_ =
         false; ///< an automatic measurement failed or was stopped: not again until the checkpoint changes
 };

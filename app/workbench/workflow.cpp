@@ -41,7 +41,15 @@ Workflow::Workflow(Session& session, JobRunner& runner, std::shared_ptr<Device> 
                    QObject* parent)
     : QObject(parent), session_(session), runner_(runner), device_(std::move(device)),
       work_root_(std::move(work_root))
-{}
+{
+    connect(&session_, &Session::modelChanged, this, [this] {
+        if (!calibrating_)
+            return;
+        runner_.cancel(calibration_job_); // of the checkpoint that was open until now
+        calibrating_ = false;
+        run_after_calibration_.reset();
+    });
+}
 
 void Workflow::prepareDevice()
 {
@@ -121,16 +129,16 @@ void Workflow::calibrate(const QString& text_file)
         return;
     calibrating_ = true;
     const auto model = session_.model();
-    runner_.start<steps::Calibrated>(
+    calibration_job_ = runner_.start<steps::Calibrated>(
         {QStringLiteral("Calibrate"), JobLane::Work, true}, this,
         [model, text_file, folder = session_.workFolder(), device = device_](JobMonitor& monitor) {
             return steps::calibrate(model, text_file, folder, *device->backend(), monitor);
         },
         [this, model](const Result<steps::Calibrated>& done) {
-            calibrating_ = false;
-            const auto waiting = std::exchange(run_after_calibration_, std::nullopt);
             if (session_.model() != model)
                 return;
+            calibrating_ = false;
+            const auto waiting = std::exchange(run_after_calibration_, std::nullopt);
             if (!done) {
                 if (done.error().kind != ErrorKind::Cancelled)
                     Q_EMIT failed(QStringLiteral("Not calibrated"), done.error());

@@ -103,6 +103,7 @@ private:
         before_; ///< perplexities of unchanged checkpoints, by checkpoint and text
     bool opening_ = false;
     bool calibrating_ = false;
+    JobId calibration_job_ = 0;
     bool running_ = false;
     bool discard_ = false;
     std::optional<QStringList> run_after_calibration_;

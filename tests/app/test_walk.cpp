@@ -4,7 +4,6 @@
 // blocked.
 #include "app/workbench/actions.h"
 #include "app/workbench/docks/checkpoint_dock.h"
-#include "app/workbench/docks/data_table.h"
 #include "app/workbench/docks/export_dialog.h"
 #include "app/workbench/docks/inspector_dock.h"
 #include "app/workbench/docks/plan_dock.h"
@@ -16,6 +15,7 @@
 #include "app/workbench/plots/qcp.h"
 #include "app/workbench/plots/spectrum_plot.h"
 #include "app/workbench/text.h"
+#include "app/workbench/widgets/data_table.h"
 #include "tests/app/gui_support.h"
 #include "tests/support/test_paths.h"
 
@@ -91,6 +91,14 @@ private:
     void openSampleWithTheMouse();
     void waitUntilCalibrated();
     void onlyRows(const QVector<int>& rows);
+    // The walk, step by step.
+    void selectLayerInTheTree();
+    void clickTheOutlier();
+    void dragTheRank();
+    void editThreeRowsAtOnce();
+    void runTwoRows();
+    void readTheResults();
+    void exportAndCheck();
 
     PrivateSettings settings_;
     std::unique_ptr<StallWatchdog> watchdog_;
@@ -182,7 +190,17 @@ void TestWalk::sample_to_exported_model()
     QVERIFY(window_->isActiveWindow());
     waitUntilCalibrated();
     QCOMPARE(window_->session().plan().rows.size(), std::size_t{35});
+    for (const auto step : {&TestWalk::selectLayerInTheTree, &TestWalk::clickTheOutlier,
+                            &TestWalk::dragTheRank, &TestWalk::editThreeRowsAtOnce, &TestWalk::runTwoRows,
+                            &TestWalk::readTheResults, &TestWalk::exportAndCheck}) {
+        (this->*step)();
+        if (QTest::currentTestFailed())
+            return;
+    }
+}
 
+void TestWalk::selectLayerInTheTree()
+{
     watchdog_->enter(QStringLiteral("selecting a layer"));
     DataTree& tree = window_->checkpointDock().tree();
     const QModelIndex down = treeIndex(tree, k_down + QStringLiteral(".weight"));
@@ -196,8 +214,12 @@ void TestWalk::sample_to_exported_model()
     QVERIFY2(!channels.outliers().isEmpty(),
              "the sample's down projection of block 2 has an outlier channel");
     QCOMPARE(window_->planDock().model().layerAt(window_->planDock().table().currentIndex().row()), k_down);
+}
 
+void TestWalk::clickTheOutlier()
+{
     watchdog_->enter(QStringLiteral("selecting a channel"));
+    ChannelPlot& channels = window_->channelPlot();
     auto* channel_canvas = channels.findChild<QCustomPlot*>();
     QVERIFY(channel_canvas);
     const int outlier = channels.outliers().first();
@@ -207,7 +229,10 @@ void TestWalk::sample_to_exported_model()
     click(channel_canvas, bar);
     QCOMPARE(window_->session().selection().channel, outlier);
     QVERIFY(window_->inspectorDock().value(QStringLiteral("Channel")).contains(QStringLiteral("outlier")));
+}
 
+void TestWalk::dragTheRank()
+{
     watchdog_->enter(QStringLiteral("dragging the rank"));
     auto* tabs = window_->findChild<QTabWidget*>(QStringLiteral("views"));
     click(tabs->tabBar(), tabs->tabBar()->tabRect(1).center());
@@ -246,8 +271,12 @@ void TestWalk::sample_to_exported_model()
     QCOMPARE(shown_rank(), QString::number(spectrum.rank()));
     QTRY_VERIFY_WITH_TIMEOUT(
         plan.index(row, PlanModel::PredictedError).data().toString() != QStringLiteral("~"), k_long);
+}
 
+void TestWalk::editThreeRowsAtOnce()
+{
     watchdog_->enter(QStringLiteral("editing three rows at once"));
+    PlanModel& plan = window_->planDock().model();
     DataTable& table = window_->planDock().table();
     clickCell(table, plan.index(0, PlanModel::Layer));
     clickCell(table, plan.index(2, PlanModel::Layer), Qt::ShiftModifier);
@@ -264,9 +293,12 @@ void TestWalk::sample_to_exported_model()
     for (const int edited : {0, 1, 2})
         QTRY_COMPARE(plan.index(edited, PlanModel::Rank).data().toString(), QStringLiteral("4"));
     QCOMPARE(window_->session().undoStack().undoText(), QStringLiteral("rank = 4 on 3 rows"));
+}
 
+void TestWalk::runTwoRows()
+{
     watchdog_->enter(QStringLiteral("choosing the rows to run"));
-    onlyRows({0, row});
+    onlyRows({0, window_->planDock().model().rowOf(k_down)});
 
     watchdog_->enter(QStringLiteral("running"));
     QTest::keyClick(window_.get(), Qt::Key_F5);
@@ -274,7 +306,10 @@ void TestWalk::sample_to_exported_model()
     QTRY_VERIFY_WITH_TIMEOUT(!window_->workflow().running(), k_long);
     QTRY_VERIFY_WITH_TIMEOUT(window_->session().evaluation().has_value(), k_long);
     QVERIFY2(window_->banner().text().isEmpty(), qPrintable(window_->banner().text()));
+}
 
+void TestWalk::readTheResults()
+{
     watchdog_->enter(QStringLiteral("reading the results"));
     ResultsDock& results = window_->resultsDock();
     QTRY_VERIFY(results.table().isVisible());
@@ -289,7 +324,10 @@ void TestWalk::sample_to_exported_model()
     QCOMPARE(window_->session().selection().layer, k_down);
     QTRY_VERIFY(!results.plot().traces().isEmpty());
     QVERIFY(k_down.endsWith(results.plot().traces().first().layer));
+}
 
+void TestWalk::exportAndCheck()
+{
     watchdog_->enter(QStringLiteral("exporting"));
     QTest::keyClick(window_.get(), Qt::Key_E, Qt::ControlModifier);
     QTRY_VERIFY(window_->exportDialog() && window_->exportDialog()->isVisible());

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "app/workbench/docks/checkpoint_dock.h"
 
-#include "app/workbench/docks/data_table.h"
 #include "app/workbench/models/number_format.h"
+#include "app/workbench/widgets/data_table.h"
+#include "app/workbench/widgets/empty_page.h"
 
 #include <QHeaderView>
 #include <QLabel>
 #include <QLineEdit>
-#include <QPushButton>
 #include <QStackedWidget>
 #include <QVBoxLayout>
 
@@ -36,17 +36,8 @@ CheckpointDock::CheckpointDock(Session& session, QWidget* parent)
     tree_->header()->setStretchLastSection(false);
     tree_->header()->setAccessibleName(QStringLiteral("Columns of the tensor list"));
 
-    auto* nothing = new QWidget;
-    auto* nothing_layout = new QVBoxLayout(nothing);
-    auto* nothing_text = new QLabel(QStringLiteral("No tensor matches."));
-    nothing_text->setAlignment(Qt::AlignCenter);
-    auto* clear = new QPushButton(QStringLiteral("Clear filter"));
-    nothing_layout->addStretch();
-    nothing_layout->addWidget(nothing_text);
-    nothing_layout->addWidget(clear, 0, Qt::AlignCenter);
-    nothing_layout->addStretch();
-    connect(clear, &QPushButton::clicked, filter_, &QLineEdit::clear);
-
+    auto* nothing = new EmptyPage(QStringLiteral("No tensor matches."), QStringLiteral("Clear filter"));
+    connect(nothing, &EmptyPage::triggered, filter_, &QLineEdit::clear);
     pages_->addWidget(tree_);
     pages_->addWidget(nothing);
     count_->setAccessibleName(QStringLiteral("Number of tensors"));

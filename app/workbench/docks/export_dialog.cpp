@@ -30,31 +30,11 @@ ExportDialog::ExportDialog(Session& session, Workflow& workflow, QWidget* parent
     setWindowTitle(QStringLiteral("Export the compressed model"));
     resize(640, 380);
 
-    formats_->setObjectName(QStringLiteral("export_formats"));
-    formats_->setAccessibleName(QStringLiteral("Formats"));
-    formats_->setSizePolicy(QSizePolicy::Expanding, QSizePolicy::Fixed);
-    summary_->setWordWrap(true);
-    summary_->setForegroundRole(QPalette::PlaceholderText);
-    summary_->setFixedHeight(2 * fontMetrics().lineSpacing() + 4);
-    summary_->setAlignment(Qt::AlignLeft | Qt::AlignTop);
-    size_->setAccessibleName(QStringLiteral("Estimated size and free disk"));
-    size_->setTextInteractionFlags(Qt::TextSelectableByMouse);
-    folder_->setObjectName(QStringLiteral("export_folder"));
-    folder_->setAccessibleName(QStringLiteral("Folder to write"));
+    nameParts();
     auto* browse = new QPushButton(QStringLiteral("Browse…"));
     browse->setAutoDefault(false);
-    export_->setObjectName(QStringLiteral("export_button"));
-    export_->setDefault(true);
-    progress_->setRange(0, 0);
-    progress_->setAccessibleName(QStringLiteral("Export progress"));
-    progress_->setVisible(false);
-    verdict_->setObjectName(QStringLiteral("export_verdict"));
-    verdict_->setWordWrap(true);
-    verdict_->setTextInteractionFlags(Qt::TextSelectableByMouse);
-    verdict_->setMinimumHeight(2 * fontMetrics().lineSpacing());
     auto* close = new QPushButton(QStringLiteral("Close"));
     close->setAutoDefault(false);
-
     auto* folder_row = new QHBoxLayout;
     folder_row->addWidget(folder_, 1);
     folder_row->addWidget(browse);
@@ -82,7 +62,40 @@ ExportDialog::ExportDialog(Session& session, Workflow& workflow, QWidget* parent
     layout->addWidget(progress_);
     layout->addLayout(verdict_row);
     layout->addLayout(buttons);
+    connect(browse, &QPushButton::clicked, this, &ExportDialog::chooseFolder);
+    connect(close, &QPushButton::clicked, this, &QDialog::close);
+    connectParts();
+    export_->setEnabled(false);
+    size_->setText(QStringLiteral("Looking…"));
+    workflow_.requestExportOutlook({});
+}
 
+void ExportDialog::nameParts()
+{
+    formats_->setObjectName(QStringLiteral("export_formats"));
+    formats_->setAccessibleName(QStringLiteral("Formats"));
+    formats_->setSizePolicy(QSizePolicy::Expanding, QSizePolicy::Fixed);
+    summary_->setWordWrap(true);
+    summary_->setForegroundRole(QPalette::PlaceholderText);
+    summary_->setFixedHeight(2 * fontMetrics().lineSpacing() + 4);
+    summary_->setAlignment(Qt::AlignLeft | Qt::AlignTop);
+    size_->setAccessibleName(QStringLiteral("Estimated size and free disk"));
+    size_->setTextInteractionFlags(Qt::TextSelectableByMouse);
+    folder_->setObjectName(QStringLiteral("export_folder"));
+    folder_->setAccessibleName(QStringLiteral("Folder to write"));
+    export_->setObjectName(QStringLiteral("export_button"));
+    export_->setDefault(true);
+    progress_->setRange(0, 0);
+    progress_->setAccessibleName(QStringLiteral("Export progress"));
+    progress_->setVisible(false);
+    verdict_->setObjectName(QStringLiteral("export_verdict"));
+    verdict_->setWordWrap(true);
+    verdict_->setTextInteractionFlags(Qt::TextSelectableByMouse);
+    verdict_->setMinimumHeight(2 * fontMetrics().lineSpacing());
+}
+
+void ExportDialog::connectParts()
+{
     settle_.setSingleShot(true);
     settle_.setInterval(200);
     connect(&settle_, &QTimer::timeout, this, [this] { workflow_.requestExportOutlook(folder_->text()); });
@@ -93,24 +106,22 @@ ExportDialog::ExportDialog(Session& session, Workflow& workflow, QWidget* parent
         suggestFolder();
         showFormat();
     });
-    connect(browse, &QPushButton::clicked, this, [this] {
-        auto* dialog = new QFileDialog(this, QStringLiteral("Folder to write"), folder_->text());
-        dialog->setAttribute(Qt::WA_DeleteOnClose);
-        dialog->setFileMode(QFileDialog::Directory);
-        connect(dialog, &QFileDialog::fileSelected, this, [this](const QString& folder) {
-            folder_edited_ = true;
-            folder_->setText(folder);
-        });
-        dialog->open();
-    });
-    connect(close, &QPushButton::clicked, this, &QDialog::close);
     connect(export_, &QPushButton::clicked, this, &ExportDialog::startExport);
     connect(&workflow_, &Workflow::exportOutlookReady, this, &ExportDialog::showOutlook);
     connect(&workflow_, &Workflow::exported, this, &ExportDialog::showOutcome);
-    export_->setEnabled(false);
-    size_->setText(QStringLiteral("Looking…"));
     connect(&Theme::instance(), &Theme::changed, this, &ExportDialog::paintVerdict);
-    workflow_.requestExportOutlook({});
+}
+
+void ExportDialog::chooseFolder()
+{
+    auto* dialog = new QFileDialog(this, QStringLiteral("Folder to write"), folder_->text());
+    dialog->setAttribute(Qt::WA_DeleteOnClose);
+    dialog->setFileMode(QFileDialog::Directory);
+    connect(dialog, &QFileDialog::fileSelected, this, [this](const QString& folder) {
+        folder_edited_ = true;
+        folder_->setText(folder);
+    });
+    dialog->open();
 }
 
 const ExportFormat* ExportDialog::format() const

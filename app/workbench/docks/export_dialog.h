@@ -30,6 +30,9 @@ public:
     bool checkPassed() const { return check_passed_; }
 
 private:
+    void nameParts();
+    void connectParts();
+    void chooseFolder();
     void showOutlook(const ExportOutlook& outlook);
     void showFormat();
     void startExport();

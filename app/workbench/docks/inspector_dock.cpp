@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "app/workbench/docks/inspector_dock.h"
 
-#include "app/workbench/docks/eliding_label.h"
 #include "app/workbench/models/number_format.h"
 #include "app/workbench/plan_presets.h"
 #include "app/workbench/text.h"
+#include "app/workbench/widgets/eliding_label.h"
 #include "core/methods/method.h"
 
 #include <QFormLayout>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "app/workbench/docks/jobs_dock.h"
 
-#include "app/workbench/docks/data_table.h"
 #include "app/workbench/models/number_format.h"
 #include "app/workbench/theme.h"
+#include "app/workbench/widgets/data_table.h"
 
 #include <QApplication>
 #include <QHBoxLayout>
@@ -76,6 +76,36 @@ JobsDock::JobsDock(JobRunner& runner, QWidget* parent)
     tree_->header()->setSectionResizeMode(JobModel::Stage, QHeaderView::Stretch);
     tree_->installEventFilter(this);
 
+    auto* splitter = new QSplitter(Qt::Horizontal);
+    splitter->addWidget(tree_);
+    splitter->addWidget(buildSide());
+    splitter->setStretchFactor(0, 3);
+    splitter->setStretchFactor(1, 1);
+    splitter->setChildrenCollapsible(false);
+    setWidget(splitter);
+    setTitleBarWidget(new QWidget(this)); // the tab says it already
+
+    connect(tree_->selectionModel(), &QItemSelectionModel::currentChanged, this, &JobsDock::showCurrent);
+    connect(&runner_, &JobRunner::jobAdded, this, [this](JobId id) {
+        const QModelIndex added = model_->indexOf(id);
+        if (added.isValid()) {
+            tree_->setCurrentIndex(added);
+            tree_->scrollTo(added);
+        }
+        refreshSummary();
+    });
+    connect(&runner_, &JobRunner::jobChanged, this, [this](JobId id) {
+        if (id == current())
+            showCurrent();
+        refreshSummary();
+    });
+    connect(&runner_, &JobRunner::jobFinished, this, &JobsDock::refreshSummary);
+    connect(&runner_, &JobRunner::cleared, this, &JobsDock::showCurrent);
+    showCurrent();
+}
+
+QWidget* JobsDock::buildSide()
+{
     log_->setReadOnly(true);
     log_->setAccessibleName(QStringLiteral("Log of the selected job"));
     log_->setPlaceholderText(QStringLiteral("Warnings of the selected job appear here."));
@@ -96,38 +126,12 @@ JobsDock::JobsDock(JobRunner& runner, QWidget* parent)
     buttons->addWidget(clear_);
     buttons->addWidget(cancel_);
     side_layout->addLayout(buttons);
-
-    auto* splitter = new QSplitter(Qt::Horizontal);
-    splitter->addWidget(tree_);
-    splitter->addWidget(side);
-    splitter->setStretchFactor(0, 3);
-    splitter->setStretchFactor(1, 1);
-    splitter->setChildrenCollapsible(false);
-    setWidget(splitter);
-    setTitleBarWidget(new QWidget(this)); // the tab says it already
-
-    connect(tree_->selectionModel(), &QItemSelectionModel::currentChanged, this, &JobsDock::update);
-    connect(&runner_, &JobRunner::jobAdded, this, [this](JobId id) {
-        const QModelIndex added = model_->indexOf(id);
-        if (added.isValid()) {
-            tree_->setCurrentIndex(added);
-            tree_->scrollTo(added);
-        }
-        refreshSummary();
-    });
-    connect(&runner_, &JobRunner::jobChanged, this, [this](JobId id) {
-        if (id == current())
-            update();
-        refreshSummary();
-    });
-    connect(&runner_, &JobRunner::jobFinished, this, &JobsDock::refreshSummary);
-    connect(&runner_, &JobRunner::cleared, this, &JobsDock::update);
-    update();
+    return side;
 }
 
 JobId JobsDock::current() const { return model_->jobAt(tree_->currentIndex()); }
 
-void JobsDock::update()
+void JobsDock::showCurrent()
 {
     const JobInfo info = runner_.info(current());
     cancel_->setEnabled(info.id != 0 && (info.state == JobState::Running || info.state == JobState::Queued));

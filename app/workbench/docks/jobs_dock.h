@@ -34,7 +34,8 @@ protected:
 
 private:
     JobId current() const;
-    void update();
+    QWidget* buildSide();
+    void showCurrent();
     void showLog();
     void refreshSummary();
 

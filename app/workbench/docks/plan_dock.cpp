@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "app/workbench/docks/plan_dock.h"
 
-#include "app/workbench/docks/data_table.h"
-#include "app/workbench/docks/eliding_label.h"
 #include "app/workbench/plan_presets.h"
 #include "app/workbench/text.h"
 #include "app/workbench/theme.h"
+#include "app/workbench/widgets/data_table.h"
+#include "app/workbench/widgets/eliding_label.h"
+#include "app/workbench/widgets/empty_page.h"
 
 #include <QComboBox>
 #include <QHBoxLayout>
@@ -86,19 +87,7 @@ PlanDock::PlanDock(Session& session, QWidget* parent)
       notice_(new ElidingLabel(QStringLiteral("Last edit"))), pages_(new QStackedWidget)
 {
     setObjectName(QStringLiteral("plan_dock"));
-    table_->setObjectName(QStringLiteral("plan_table"));
-    table_->setAccessibleName(QStringLiteral("Plan, one row per layer"));
-    table_->setModel(model_);
-    table_->setTextElideMode(Qt::ElideLeft); // the end of a layer's name tells it from the others
-    table_->setItemDelegate(new PlanDelegate(table_));
-    table_->setEditTriggers(QAbstractItemView::DoubleClicked | QAbstractItemView::EditKeyPressed
-                            | QAbstractItemView::AnyKeyPressed);
-    const int widths[PlanModel::k_columns] = {36, 44, 200, 110, 50, 58, 54, 54, 116, 80, 92};
-    for (int column = 0; column < PlanModel::k_columns; ++column)
-        table_->setColumnWidth(column, widths[column]);
-    table_->horizontalHeader()->setSectionResizeMode(PlanModel::Layer, QHeaderView::Stretch);
-    table_->horizontalHeader()->setMinimumSectionSize(32);
-
+    buildTable();
     auto* page = new QWidget;
     auto* page_layout = new QVBoxLayout(page);
     page_layout->setContentsMargins(0, 0, 0, 0);
@@ -115,16 +104,8 @@ PlanDock::PlanDock(Session& session, QWidget* parent)
     bottom->addWidget(notice_, 1);
     page_layout->addLayout(bottom);
 
-    auto* empty = new QWidget;
-    auto* empty_layout = new QVBoxLayout(empty);
-    auto* empty_text = new QLabel(QStringLiteral("Open a checkpoint to plan it."));
-    empty_text->setAlignment(Qt::AlignCenter);
-    auto* open = new QPushButton(QStringLiteral("Open…"));
-    empty_layout->addStretch();
-    empty_layout->addWidget(empty_text);
-    empty_layout->addWidget(open, 0, Qt::AlignCenter);
-    empty_layout->addStretch();
-    connect(open, &QPushButton::clicked, this, &PlanDock::openRequested);
+    auto* empty = new EmptyPage(QStringLiteral("Open a checkpoint to plan it."), QStringLiteral("Open…"));
+    connect(empty, &EmptyPage::triggered, this, &PlanDock::openRequested);
     pages_->addWidget(page);
     pages_->addWidget(empty);
     setWidget(pages_);
@@ -148,6 +129,22 @@ PlanDock::PlanDock(Session& session, QWidget* parent)
         Q_EMIT refused(reason);
     });
     showFooter();
+}
+
+void PlanDock::buildTable()
+{
+    table_->setObjectName(QStringLiteral("plan_table"));
+    table_->setAccessibleName(QStringLiteral("Plan, one row per layer"));
+    table_->setModel(model_);
+    table_->setTextElideMode(Qt::ElideLeft); // the end of a layer's name tells it from the others
+    table_->setItemDelegate(new PlanDelegate(table_));
+    table_->setEditTriggers(QAbstractItemView::DoubleClicked | QAbstractItemView::EditKeyPressed
+                            | QAbstractItemView::AnyKeyPressed);
+    const int widths[PlanModel::k_columns] = {36, 44, 200, 110, 50, 58, 54, 54, 116, 80, 92};
+    for (int column = 0; column < PlanModel::k_columns; ++column)
+        table_->setColumnWidth(column, widths[column]);
+    table_->horizontalHeader()->setSectionResizeMode(PlanModel::Layer, QHeaderView::Stretch);
+    table_->horizontalHeader()->setMinimumSectionSize(32);
 }
 
 QWidget* PlanDock::buildBar()

@@ -38,6 +38,7 @@ Q_SIGNALS:
     void refused(const QString& reason);
 
 private:
+    void buildTable();
     QWidget* buildBar();
     void showSelection(const Selection& selection);
     void showFooter();

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "app/workbench/docks/results_dock.h"
 
-#include "app/workbench/docks/data_table.h"
-#include "app/workbench/docks/eliding_label.h"
 #include "app/workbench/models/number_format.h"
 #include "app/workbench/plots/error_plot.h"
 #include "app/workbench/text.h"
 #include "app/workbench/theme.h"
+#include "app/workbench/widgets/data_table.h"
+#include "app/workbench/widgets/eliding_label.h"
+#include "app/workbench/widgets/empty_page.h"
 #include "core/methods/method.h"
 
 #include <QGridLayout>
@@ -67,7 +68,7 @@ ResultsDock::ResultsDock(Session& session, QWidget* parent)
         table_->setColumnWidth(column, widths[column]);
     table_->horizontalHeader()->setSectionResizeMode(RunModel::Layer, QHeaderView::Stretch);
     plot_->setObjectName(QStringLiteral("error_plot"));
-    plot_->setMinimumWidth(310);
+    plot_->setMinimumWidth(265);
 
     auto* splitter = new QSplitter(Qt::Horizontal);
     splitter->addWidget(table_);
@@ -83,16 +84,8 @@ ResultsDock::ResultsDock(Session& session, QWidget* parent)
     layout->addWidget(buildHeader());
     layout->addWidget(splitter, 1);
 
-    auto* empty = new QWidget;
-    auto* empty_layout = new QVBoxLayout(empty);
-    auto* empty_text = new QLabel(QStringLiteral("No runs yet."));
-    empty_text->setAlignment(Qt::AlignCenter);
-    auto* run = new QPushButton(QStringLiteral("Run plan"));
-    empty_layout->addStretch();
-    empty_layout->addWidget(empty_text);
-    empty_layout->addWidget(run, 0, Qt::AlignCenter);
-    empty_layout->addStretch();
-    connect(run, &QPushButton::clicked, this, &ResultsDock::runRequested);
+    auto* empty = new EmptyPage(QStringLiteral("No runs yet."), QStringLiteral("Run plan"));
+    connect(empty, &EmptyPage::triggered, this, &ResultsDock::runRequested);
     pages_->addWidget(empty);
     pages_->addWidget(page);
     setWidget(pages_);

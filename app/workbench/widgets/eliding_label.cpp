@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-#include "app/workbench/docks/eliding_label.h"
+#include "app/workbench/widgets/eliding_label.h"
 
 #include <QEvent>
 

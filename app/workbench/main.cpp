@@ -28,6 +28,13 @@ bool wants(int argc, char** argv, const char* option)
     return false;
 }
 
+/// Whether there is something that a window can be shown on.
+bool hasDisplay(int argc, char** argv)
+{
+    return qEnvironmentVariableIsSet("QT_QPA_PLATFORM") || !qEnvironmentVariableIsEmpty("DISPLAY")
+           || !qEnvironmentVariableIsEmpty("WAYLAND_DISPLAY") || wants(argc, argv, "-platform");
+}
+
 int fail(const Error& error)
 {
     std::fprintf(stderr, "rankscope: %s\n", error.sentence().c_str());
@@ -93,10 +100,9 @@ int showWindow(QApplication& application, const LaunchOptions& options)
 
 int main(int argc, char** argv)
 {
-    // Drawing into a file and printing a text need no display.
-    const bool windowless = wants(argc, argv, "--render") || wants(argc, argv, "--help")
-                            || wants(argc, argv, "-h") || wants(argc, argv, "--version");
-    if (windowless && !qEnvironmentVariableIsSet("QT_QPA_PLATFORM"))
+    // Without a display Qt ends the process; drawing into a file and printing a text need none.
+    const bool display = hasDisplay(argc, argv);
+    if ((!display || wants(argc, argv, "--render")) && !qEnvironmentVariableIsSet("QT_QPA_PLATFORM"))
         qputenv("QT_QPA_PLATFORM", "offscreen");
     QGuiApplication::setHighDpiScaleFactorRoundingPolicy(Qt::HighDpiScaleFactorRoundingPolicy::PassThrough);
     settings::nameProgram();
@@ -112,6 +118,11 @@ int main(int argc, char** argv)
         std::fputs(toStd(text).c_str(), stdout);
         return 0;
     }
+    if (!display && options->render.isEmpty() && options->screenshot.isEmpty() && !options->time_start)
+        return fail({ErrorKind::NoDevice,
+                     "There is no display to show a window on",
+                     {},
+                     "Use rankscope-cli, or draw one view into a file with --render"});
     Theme::instance().apply(application, options->theme.value_or(settings::themeChoice()));
     if (!options->render.isEmpty()) {
         const Status status = renderView(*options);

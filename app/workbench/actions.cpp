@@ -36,7 +36,7 @@ Actions::Actions(QUndoStack& stack, QObject* parent) : QObject(parent), theme_gr
 void Actions::makeFileActions()
 {
     open_file =
-        add("&Open file…", {Key(Qt::CTRL | Qt::Key_O)}, "open", "Open a .safetensors file or config.json");
+        add("&Open file…", {Key(Qt::CTRL | Qt::Key_O)}, "open", "Open a .safetensors or .gguf file");
     open_folder =
         add("Open &folder…", {Key(Qt::CTRL | Qt::SHIFT | Qt::Key_O)}, "folder", "Open a Hugging Face folder");
     open_sample = add("Open &sample model", {}, "sample", "Open the small model that comes with the program");

@@ -266,7 +266,7 @@ void MainWindow::chooseFile()
 {
     auto* dialog = new QFileDialog(
         this, QStringLiteral("Open checkpoint"), QString(),
-        QStringLiteral("Checkpoints (*.safetensors *.index.json config.json);;All files (*)"));
+        QStringLiteral("Checkpoints (*.safetensors *.gguf *.index.json config.json);;All files (*)"));
     dialog->setAttribute(Qt::WA_DeleteOnClose);
     dialog->setFileMode(QFileDialog::ExistingFile);
     connect(dialog, &QFileDialog::fileSelected, this, [this](const QString& file) { openPath(file); });

@@ -100,7 +100,7 @@ QWidget* StartPage::buildOpenCard()
     QFrame* frame = card(QStringLiteral("Open checkpoint"));
     auto* layout = static_cast<QVBoxLayout*>(frame->layout());
     open_hint_ = paragraph(
-        QStringLiteral("A Hugging Face folder or a .safetensors file beside its config.json. Drop it "
+        QStringLiteral("A Hugging Face folder, a .safetensors file beside its config.json, or a .gguf file. Drop it "
                        "anywhere in this window; it is mapped, not loaded."));
     layout->addWidget(open_hint_);
     layout->addStretch(1);

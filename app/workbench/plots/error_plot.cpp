@@ -43,7 +43,7 @@ ErrorPlot::ErrorPlot(QWidget* parent) : PlotView(parent)
     selection_->setLayer(cursorLayer());
     selection_->setLineStyle(QCPGraph::lsNone);
     setAxis(Qt::Horizontal, AxisKind::Whole, tr("half-step"));
-    setAxis(Qt::Vertical, AxisKind::Log, tr("relative activation error"));
+    setAxis(Qt::Vertical, AxisKind::Log, tr("activation error"));
     restyle();
     setTraces({});
 }

@@ -2,6 +2,7 @@
 #include "app/cli/options.h"
 #include "app/cli/session.h"
 #include "app/cli/table.h"
+#include "core/model/gguf_model.h"
 #include "core/base/byte_size.h"
 
 #include <fmt/format.h>
@@ -133,26 +134,43 @@ void describe_model(const Model& model, Output& output)
     output.text += table.text();
 }
 
+/// A file without a config.json beside it has no model, but still tensors to list.
+bool is_bare_file(const std::filesystem::path& path)
+{
+    std::error_code problem;
+    return std::filesystem::is_regular_file(path, problem)
+           && !std::filesystem::exists(path.parent_path() / "config.json", problem);
+}
+
+Result<Output> tensors_only(const InfoOptions& options, const std::string& why)
+{
+    auto reader = CheckpointReader::open(options.path);
+    if (!reader)
+        return reader.error();
+    Output output = describe_reader(**reader, options.tensors);
+    if (!why.empty()) {
+        output.document.set("model_error", why);
+        output.text += fmt::format("{:<14}{}\n", "model", why);
+    }
+    if (options.tensors)
+        output.text += "\n" + tensor_table(**reader);
+    return output;
+}
+
 Result<Output> info(const InfoOptions& options)
 {
-    // A file without a config.json beside it still has tensors to list.
-    std::error_code problem;
-    const bool bare = std::filesystem::is_regular_file(options.path, problem)
-                      && !std::filesystem::exists(options.path.parent_path() / "config.json", problem);
-    Output output;
-    if (bare) {
-        auto reader = CheckpointReader::open(options.path);
+    const bool bare = is_bare_file(options.path);
+    const auto model = Model::open(options.path);
+    if (!model) {
+        // Only a GGUF file says what model it is; of another file nothing is missing but its company.
+        if (!bare)
+            return model.error();
+        const auto reader = CheckpointReader::open(options.path);
         if (!reader)
             return reader.error();
-        output = describe_reader(**reader, options.tensors);
-        if (options.tensors)
-            output.text += "\n" + tensor_table(**reader);
-        return output;
+        return tensors_only(options, is_gguf(**reader) ? model.error().sentence() : "");
     }
-    auto model = Model::open(options.path);
-    if (!model)
-        return model.error();
-    output = describe_reader((*model)->checkpoint(), options.tensors);
+    Output output = describe_reader((*model)->checkpoint(), options.tensors);
     describe_model(**model, output);
     if (options.tensors)
         output.text += "\n" + tensor_table((*model)->checkpoint());

@@ -2,8 +2,13 @@
 #include "app/cli/jobs.h"
 #include "app/cli/table.h"
 #include "core/base/byte_size.h"
+#include "core/plan/plan_budget.h"
 
 #include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
 
 namespace rankscope::cli {
 namespace {
@@ -14,7 +19,92 @@ struct PlanOptions {
     std::filesystem::path out;
     PlanRequest request;
     bool force = false;
+    // With --budget only
+    std::string budget;
+    BudgetChoices choices;
+    std::string weights = "equal";
+    std::filesystem::path curves;
 };
+
+/// --bits and --rank fix theirs for all rows, --set for the rows that it names.
+Status fix_given(BudgetChoices& choices, const PlanRequest& request, const Plan& plan)
+{
+    for (const LayerPlan& row : plan.rows) {
+        bool bits = false;
+        bool rank = request.rank.has_value();
+        for (const std::string& setting : request.settings) {
+            const auto gives_bits = setting_gives(setting, row.layer, "bits");
+            const auto gives_rank = setting_gives(setting, row.layer, "rank");
+            if (!gives_bits || !gives_rank)
+                return gives_bits ? gives_rank.error() : gives_bits.error();
+            bits = bits || *gives_bits;
+            rank = rank || *gives_rank;
+        }
+        if (bits)
+            choices.fixed_bits.insert(row.layer);
+        if (rank)
+            choices.fixed_ranks.insert(row.layer);
+    }
+    if (request.bits)
+        choices.bits = {*request.bits};
+    return {};
+}
+
+Result<BudgetedPlan> fit_to_budget(const PlanOptions& options, const Plan& plan, const Model& model,
+                                   const CalibrationStore* calibration, Session& session)
+{
+    const auto budget = parse_budget(options.budget);
+    if (!budget)
+        return budget.error();
+    BudgetChoices choices = options.choices;
+    choices.weights = options.weights == "tokens" ? ErrorWeights::Tokens : ErrorWeights::Equal;
+    if (auto fixed = fix_given(choices, options.request, plan); !fixed)
+        return fixed.error();
+    auto store = CurveStore::open(options.curves);
+    if (!store)
+        return store.error();
+    auto backend = session.backend();
+    if (!backend)
+        return backend.error();
+    return fit_plan_to_budget(plan, *budget, choices,
+                              {model, calibration, *store, **backend, session.monitor()});
+}
+
+Json budget_json(const BudgetedPlan& fitted)
+{
+    Json rows(Json::Array{});
+    for (const RowPrediction& row : fitted.rows) {
+        Json entry;
+        entry.set("layer", row.layer);
+        entry.set("relative_activation_error", std::sqrt(row.squared_error));
+        entry.set("interpolated", row.interpolated);
+        rows.push_back(std::move(entry));
+    }
+    Json json;
+    json.set("bytes", fitted.budget_bytes);
+    json.set("used_bytes", fitted.allocation.bytes);
+    json.set("error", fitted.allocation.error);
+    json.set("lower_bound", fitted.allocation.lower_bound);
+    json.set("proven", fitted.allocation.proven);
+    json.set("mean_activation_error", fitted.mean_error());
+    json.set("rows", std::move(rows));
+    return json;
+}
+
+std::string budget_text(const BudgetedPlan& fitted)
+{
+    const Allocation& allocation = fitted.allocation;
+    const auto interpolated = std::count_if(fitted.rows.begin(), fitted.rows.end(),
+                                            [](const RowPrediction& row) { return row.interpolated; });
+    return fmt::format("{} of {} used · predicted error {} ({}; no choice is below {}) · root mean square "
+                       "over the layers {}\n"
+                       "{}The prediction takes each layer with the others exact: evaluate the run.\n",
+                       format_byte_size(allocation.bytes), format_byte_size(fitted.budget_bytes),
+                       figure(allocation.error), allocation.proven ? "proven least" : "not proven",
+                       figure(allocation.lower_bound), figure(fitted.mean_error()),
+                       interpolated > 0 ? fmt::format("{} layers lie between measured ranks. ", interpolated)
+                                        : std::string());
+}
 
 std::string parameter_text(const LayerPlan& row, std::string_view name)
 {
@@ -42,6 +132,42 @@ std::string plan_table(const Plan& plan, const Model& model)
     return table.text();
 }
 
+void add_budget_options(CLI::App* command, PlanOptions& options)
+{
+    auto* budget =
+        command
+            ->add_option(
+                "--budget", options.budget,
+                "Size of the compressed layers together, such as 2.6bpw or 60MB: bits and rank of each "
+                "are chosen for the least error, except where --bits, --rank or --set gives them")
+            ->type_name("SIZE");
+    command->add_option("--bits-options", options.choices.bits, "Bits to choose from (default: 2,3,4)")
+        ->delimiter(',')
+        ->type_name("LIST")
+        ->needs(budget)
+        ->excludes("--bits");
+    command
+        ->add_option("--rank-step", options.choices.rank_step,
+                     "Ranks to choose from are multiples of it (default: 16)")
+        ->check(CLI::Range(1, 1 << 20))
+        ->type_name("N")
+        ->needs(budget);
+    command->add_option("--max-rank", options.choices.highest_rank, "Highest rank to choose (default: 256)")
+        ->check(CLI::Range(0, 1 << 20))
+        ->type_name("N")
+        ->needs(budget);
+    command
+        ->add_option("--weights", options.weights,
+                     "equal: relative errors count alike; tokens: absolute errors of the layers' outputs")
+        ->check(CLI::IsMember({"equal", "tokens"}))
+        ->needs(budget);
+    command
+        ->add_option("--curves", options.curves,
+                     "File that keeps the measured error curves; another budget then needs no measuring")
+        ->type_name("FILE")
+        ->needs(budget);
+}
+
 Result<Output> plan_command(PlanOptions options, Session& session)
 {
     auto model = Model::open(options.path);
@@ -54,6 +180,14 @@ Result<Output> plan_command(PlanOptions options, Session& session)
     auto plan = make_plan(**model, calibration->get(), options.request);
     if (!plan)
         return plan.error();
+    std::optional<BudgetedPlan> fitted;
+    if (!options.budget.empty()) {
+        auto found = fit_to_budget(options, *plan, **model, calibration->get(), session);
+        if (!found)
+            return found.error();
+        *plan = found->plan;
+        fitted = std::move(*found);
+    }
     if (!options.out.empty()) {
         if (auto written = plan->write(options.out, options.force); !written)
             return written.error();
@@ -65,11 +199,15 @@ Result<Output> plan_command(PlanOptions options, Session& session)
     output.document.set("original_bytes", size.original_bytes);
     output.document.set("planned_bytes", size.planned_bytes);
     output.document.set("bits_per_weight", size.bits_per_weight);
+    if (fitted)
+        output.document.set("budget", budget_json(*fitted));
     output.text =
         plan_table(*plan, **model)
         + fmt::format("\n{} bits per weight · {} instead of {}{}\n", figure(size.bits_per_weight),
                       format_byte_size(size.planned_bytes), format_byte_size(size.original_bytes),
                       options.out.empty() ? std::string() : " · written to " + options.out.string());
+    if (fitted)
+        output.text += budget_text(*fitted);
     return output;
 }
 
@@ -107,6 +245,7 @@ void add_plan(Program& program)
     command->add_option("--out", options->out, "Plan file; without it the plan is only shown")
         ->type_name("PLAN.json");
     add_force(command, options->force);
+    add_budget_options(command, *options);
 }
 
 } // namespace rankscope::cli

@@ -489,6 +489,16 @@ Status apply_setting(Plan& plan, std::string_view setting, const Model* model)
     return {};
 }
 
+Result<bool> setting_gives(std::string_view setting, std::string_view layer, std::string_view key)
+{
+    const auto parsed = parse_setting(setting);
+    if (!parsed)
+        return parsed.error();
+    return glob_match(parsed->glob, layer)
+           && std::any_of(parsed->values.begin(), parsed->values.end(),
+                          [&](const auto& value) { return value.first == key; });
+}
+
 std::string setting_text(const LayerPlan& row)
 {
     std::string text = escape(row.layer, "*?:,") + ":method=" + escape(row.method, ",") + ",include="

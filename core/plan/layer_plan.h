@@ -51,6 +51,8 @@ Result<Plan> uniform_plan(const Model& model, std::string_view method,
 /// change of method keeps the parameters that both methods have. With a model, defaults that come in with another
 /// method are lowered to fit the matrix. All rows are changed or none. Errors: Usage (naming key, value, row).
 Status apply_setting(Plan& plan, std::string_view setting, const Model* model = nullptr);
+/// Whether that setting gives the layer's row a value for `key`. Errors: Usage, as apply_setting.
+Result<bool> setting_gives(std::string_view setting, std::string_view layer, std::string_view key);
 /// The setting text that sets exactly this row; apply_setting(setting_text(row)) is the identity.
 std::string setting_text(const LayerPlan& row);
 

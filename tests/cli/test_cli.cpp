@@ -14,6 +14,7 @@
 
 #include <signal.h>
 
+#include <cmath>
 #include <fstream>
 
 using namespace rankscope;
@@ -41,6 +42,7 @@ private slots:
     void spectrum_tables();
     void methods_document();
     void plan_document();
+    void plan_for_a_budget();
     void compression_document();
     void progress_is_plain_lines();
     void perplexity_of_checkpoint_and_run();
@@ -338,6 +340,60 @@ void TestCli::plan_document()
     QVERIFY(json["out"].isNull());
     QCOMPARE(run_cli({"plan", sample_, "--method", "rtn", "--out", place("plan.json")}).status, 3); // exists
     QVERIFY(run_cli({"plan", sample_, "--method", "odlri"}).output.contains("bits per weight"));
+}
+
+void TestCli::plan_for_a_budget()
+{
+    const QStringList arguments{"plan",          sample_,
+                                "--calibration", place("cal"),
+                                "--method",      "qera_exact",
+                                "--group",       "32",
+                                "--rank-step",   "4",
+                                "--set",         "*.0.*.q_proj:rank=5,bits=4",
+                                "--set",         "*.1.*.k_proj:locked=true,rank=7",
+                                "--curves",      place("curves.json")};
+    const QJsonObject json = document(arguments + QStringList{"--budget", "6bpw"});
+    const QJsonObject budget = json["budget"].toObject();
+    QCOMPARE(budget["proven"].toBool(), true);
+    QVERIFY(budget["lower_bound"].toDouble() <= budget["error"].toDouble());
+    QVERIFY(json["bits_per_weight"].toDouble() <= 6.0 && json["bits_per_weight"].toDouble() > 5.9);
+    QCOMPARE(budget["used_bytes"].toInt(), json["planned_bytes"].toInt());
+    QCOMPARE(budget["rows"].toArray().size(), 35);
+    for (const QJsonValue& value : json["plan"].toObject()["rows"].toArray()) {
+        const QJsonObject row = value.toObject();
+        const QString layer = row["layer"].toString();
+        const int rank = row["parameters"].toObject()["rank"].toInt();
+        const int bits = row["parameters"].toObject()["bits"].toInt();
+        if (layer == "model.layers.0.self_attn.q_proj")
+            QVERIFY(rank == 5 && bits == 4);
+        else if (layer == "model.layers.1.self_attn.k_proj")
+            QVERIFY(rank == 7 && bits == 4); // the method's default bits, locked
+        else
+            QVERIFY(rank % 4 == 0 && bits >= 2 && bits <= 4);
+    }
+    // The predicted errors are those that the run then has.
+    QCOMPARE(run_cli(arguments + QStringList{"--budget", "6bpw", "--out", place("budget.json")}).status, 0);
+    const QJsonObject run = document({"compress", sample_, "--plan", place("budget.json"), "--calibration",
+                                      place("cal"), "--out", place("budget_run")});
+    const QJsonArray layers = run["layers"].toArray();
+    for (int i = 0; i < layers.size(); ++i) {
+        const double error = layers[i].toObject()["relative_activation_error"].toDouble();
+        const QJsonObject predicted = budget["rows"].toArray()[i].toObject();
+        QCOMPARE(predicted["layer"].toString(), layers[i].toObject()["layer"].toString());
+        QVERIFY(std::abs(predicted["relative_activation_error"].toDouble() - error) < 1e-4 * error + 1e-6);
+    }
+    const CommandResult small = run_cli(arguments + QStringList{"--budget", "1bpw"});
+    QCOMPARE(small.status, 2);
+    QVERIFY(small.errors.contains("Give at least"));
+    QCOMPARE(run_cli({"plan", sample_, "--method", "rtn", "--rank-step", "2"}).status, 2);
+    QCOMPARE(run_cli({"plan", sample_, "--method", "rtn", "--bits", "2", "--bits-options", "2,3", "--budget",
+                      "3bpw"})
+                 .status,
+             2);
+    QCOMPARE(run_cli({"plan", sample_, "--method", "rtn", "--budget", "plenty"}).status, 2);
+    QCOMPARE(run_cli({"plan", sample_, "--method", "rtn", "--budget", "5bpw", "--curves", place("plan.json")})
+                 .status,
+             3); // no curves
 }
 
 void TestCli::compression_document()

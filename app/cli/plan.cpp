@@ -102,7 +102,7 @@ std::string budget_text(const BudgetedPlan& fitted)
                        format_byte_size(allocation.bytes), format_byte_size(fitted.budget_bytes),
                        figure(allocation.error), allocation.proven ? "proven least" : "not proven",
                        figure(allocation.lower_bound), figure(fitted.mean_error()),
-                       interpolated > 0 ? fmt::format("{} layers lie between measured ranks. ", interpolated)
+                       interpolated > 0 ? fmt::format("Layers between measured ranks: {}. ", interpolated)
                                         : std::string());
 }
 

@@ -31,12 +31,15 @@ const Json::Object& fixed_parameters()
 }
 
 /// In the methods' spelling: cases say true for the searched grid and give the order as a list.
-Json spelled(const std::string& name, const Json& value)
+Json spelled(const ParameterInfo& parameter, const Json& value)
 {
+    const std::string& name = parameter.name;
     if (name == "clip_search" && value.is_bool())
         return value.boolean() ? "grid" : "none";
     if (name == "order" && value.is_array())
         return value == fixed_parameters().at("order") ? "q_lr" : "lr_q";
+    if (parameter.type == ParameterType::Choice && (value.is_bool() || value.is_integer()))
+        return value.dump();
     return value;
 }
 
@@ -69,8 +72,8 @@ Result<Given> case_parameters(const MethodInfo& method, const Json& parameters)
     if (!members)
         return usage_error("there is no object \"parameters\"");
     for (const auto& [name, json] : *members) {
-        if (method.find(name)) {
-            auto value = value_of(spelled(name, json));
+        if (const ParameterInfo* parameter = method.find(name)) {
+            auto value = value_of(spelled(*parameter, json));
             if (!value)
                 return value.error().in("parameter " + name);
             given[name] = std::move(*value);

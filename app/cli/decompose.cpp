@@ -36,6 +36,7 @@ struct DecomposeOptions {
 struct Input {
     Matrix weight;
     std::optional<Moments> moments;
+    Incoherence transform; ///< signs of the file's own, if it has any
 };
 
 Moments moments_of_tokens(const Matrix& x)
@@ -84,6 +85,31 @@ Result<Moments> moments_of_hessian(const CheckpointReader& reader)
     return moments;
 }
 
+Result<VectorD> read_signs(const CheckpointReader& reader, std::string_view tensor, Index count)
+{
+    auto values = reader.read(tensor);
+    if (!values)
+        return values.error();
+    const bool signs = (values->array().abs() == 1.0F).all();
+    if (values->size() != count || !signs)
+        return bad_input(fmt::format("tensor {} must hold {} signs, each 1 or -1", tensor, count));
+    return VectorD(values->reshaped<Eigen::RowMajor>().cast<double>());
+}
+
+Status read_transform(const CheckpointReader& reader, Input& input)
+{
+    if (!reader.find("signs_left") && !reader.find("signs_right"))
+        return {};
+    auto left = read_signs(reader, "signs_left", input.weight.rows());
+    if (!left)
+        return left.error();
+    auto right = read_signs(reader, "signs_right", input.weight.cols());
+    if (!right)
+        return right.error();
+    input.transform = Incoherence(std::move(*left), std::move(*right));
+    return {};
+}
+
 Result<Input> read_input(const DecomposeOptions& options)
 {
     auto reader = CheckpointReader::open(options.input);
@@ -95,6 +121,8 @@ Result<Input> read_input(const DecomposeOptions& options)
     if (!weight)
         return weight.error();
     input.weight = std::move(*weight);
+    if (auto read = read_transform(**reader, input); !read)
+        return refuse(read.error());
     const bool has_tokens = (*reader)->find("X") != nullptr;
     const bool has_hessian = (*reader)->find("H") != nullptr;
     if (has_tokens) {
@@ -189,6 +217,12 @@ Status write_result(const DecomposeOptions& options, const Decomposition& decomp
     if (decomposition.low_rank.rank() > 0) {
         tensors.push_back(tensor_source("L", decomposition.low_rank.left));
         tensors.push_back(tensor_source("R", decomposition.low_rank.right));
+    }
+    if (!decomposition.transform.empty()) { // Q, L and R are in the rotated basis, W_hat is not
+        tensors.push_back(tensor_source(
+            "signs_left", Matrix(decomposition.transform.left_signs().transpose().cast<float>())));
+        tensors.push_back(tensor_source(
+            "signs_right", Matrix(decomposition.transform.right_signs().transpose().cast<float>())));
     }
     tensors.push_back(tensor_source("W_hat", decomposition.reconstruct()));
     if (options.trace)
@@ -287,6 +321,8 @@ Result<Output> decompose(const DecomposeOptions& options, Session& session)
     problem.name = "W";
     problem.seed = session.options().seed;
     problem.keep_iterates = options.trace;
+    if (!input->transform.empty())
+        problem.transform = &input->transform;
     auto decomposition = task->method->decompose(problem, task->parameters, **backend, session.monitor());
     if (!decomposition)
         return decomposition.error().in(options.input.string());

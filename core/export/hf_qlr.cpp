@@ -92,7 +92,19 @@ public:
         return info;
     }
 
-    Status accepts(const Run& run, const Model& model) const override { return check_exportable(run, model); }
+    Status accepts(const Run& run, const Model& model) const override
+    {
+        if (auto fits = check_exportable(run, model); !fits)
+            return fits;
+        for (const LayerResult& result : run.results()) {
+            auto decomposition = run.decomposition(result.layer);
+            if (!decomposition)
+                return decomposition.error();
+            if (auto fits = check_packable(*decomposition); !fits)
+                return fits.error().in(result.layer);
+        }
+        return {};
+    }
 
     Result<std::uint64_t> estimate_bytes(const Run& run, const Model& model) const override
     {

@@ -4,6 +4,8 @@
 // spare (methods-joint §4.2). H^(-1/2) is never formed, so a singular H needs no damping.
 #include "core/linalg/weighted_low_rank.h"
 
+#include <Eigen/QR>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -92,6 +94,22 @@ double weighted_squared_norm(const Buffer& e, const Buffer& hessian, Backend& ba
     if (hessian.empty())
         return backend.dot(e_double, e_double);
     return backend.dot(backend.multiply(e_double, hessian), e_double);
+}
+
+MatrixD downdated_hessian(const Buffer& hessian, const Buffer& right, Backend& backend)
+{
+    MatrixD result = backend.download_double(hessian);
+    if (right.empty())
+        return result;
+    const Buffer r = backend.convert(right, Precision::Float64);
+    const Buffer weighted = backend.multiply(r, hessian); // R·H
+    const MatrixD gram =
+        backend.download_double(backend.multiply(weighted, Transpose::No, r, Transpose::Yes));
+    // R may have components without weight: the pseudoinverse leaves their directions alone.
+    const MatrixD solved = gram.completeOrthogonalDecomposition().solve(backend.download_double(weighted));
+    result -= backend.download_double(
+        backend.multiply(weighted, Transpose::Yes, backend.upload(solved), Transpose::No));
+    return 0.5 * (result + result.transpose());
 }
 
 void balance(Matrix& left, Matrix& right)

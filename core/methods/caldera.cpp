@@ -13,7 +13,11 @@
 // the last.
 //
 // What differs from the paper and why:
-// - Uniform grids instead of the E8P codebook behind a Hadamard transform, and 16-bit factors.
+// - Uniform grids and 16-bit factors unless asked otherwise: `codebook` e8p with `rht` is the
+//   release's lattice behind a randomised Hadamard transform, `factor_bits` 4 its quantized
+//   factors (LPLR, §4.4), `hessian_downdate` its rounding against what L cannot repair (§4.3).
+// - LDLQ goes from the first column to the last (block) with an upper factor; the release goes the
+//   other way. Other numbers, same quality (§2.2).
 // - The order is a choice: `q_lr` is the paper's (zero start), `lr_q` that of the authors' script,
 //   which starts from the best rank-r approximation of W itself: in effect another method (§5.3).
 // - Early stop when the best error stalls; coordinate descent on the final Q only (the release:
@@ -51,7 +55,10 @@ public:
     {
         if (auto checked = check_problem(problem, info(), parameters, backend); !checked)
             return checked.error();
-        JointOptions options = joint_options(parameters);
+        auto given = joint_options(parameters);
+        if (!given)
+            return given.error().in(problem.name);
+        JointOptions options = *given;
         options.low_rank_first = parameters.text("order") == "lr_q";
         const DampedLayer layer = damped_layer(problem, parameters.real("damp"), backend, monitor);
         return alternate(problem, layer, options, {}, backend, monitor);

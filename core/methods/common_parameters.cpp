@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/methods/common_parameters.h"
 
+#include <fmt/format.h>
+
 namespace rankscope {
 
 ParameterInfo flag_parameter(std::string name, std::string title, bool fallback, std::string help)
@@ -80,6 +82,41 @@ UniformGrid grid_of(const Parameters& parameters)
     return grid;
 }
 
+std::vector<ParameterInfo> codebook_parameters()
+{
+    return {
+        choice_parameter(
+            "codebook", "Codebook", {"uniform", "e8p"},
+            "What Q is made of: steps of a uniform grid, or points of the E8P lattice, eight weights at a "
+            "time (2 or 4 bits, one scale for the matrix; group, symmetric, sym_rule and clip_search "
+            "then mean nothing)."),
+        choice_parameter(
+            "rht", "Rotation", {"auto", "true", "false"},
+            "Rotates the layer by a random Hadamard transform on both sides, so that no channel stands "
+            "out; auto does so with e8p only."),
+    };
+}
+
+Codebook codebook_of(const Parameters& parameters)
+{
+    return parameters.text("codebook") == "e8p" ? Codebook::E8P : Codebook::Uniform;
+}
+
+bool rotates(const Parameters& parameters)
+{
+    const std::string& rht = parameters.text("rht");
+    return rht == "true" || (rht == "auto" && codebook_of(parameters) == Codebook::E8P);
+}
+
+Status check_codebook(const Parameters& parameters)
+{
+    const std::int64_t bits = parameters.integer("bits");
+    if (codebook_of(parameters) == Codebook::E8P && bits != 2 && bits != 4)
+        return usage_error(fmt::format("the E8P codebook has 2 or 4 bits, not {}", bits), {},
+                           "Choose 2 or 4 bits, or the uniform codebook.");
+    return {};
+}
+
 ParameterInfo rank_parameter()
 {
     return {"rank",
@@ -91,6 +128,41 @@ ParameterInfo rank_parameter()
             {},
             "",
             "Columns of L and rows of R; 0 leaves the low-rank part out."};
+}
+
+std::vector<ParameterInfo> factor_parameters()
+{
+    return {
+        choice_parameter(
+            "factor_bits", "Factor bits", {"16", "8", "4"},
+            "Bits of each number in L and R: 16 as they are, 8 whole numbers, 4 points of the E8P "
+            "lattice in two stages."),
+        choice_parameter(
+            "factor_scale", "Factor scales", {"component", "matrix"},
+            "Factors of 8 and 4 bits: a scale for each column of L and row of R, or one for each "
+            "factor."),
+        {"lplr_iterations",
+         "Factor iterations",
+         ParameterType::Integer,
+         std::int64_t{10},
+         1,
+         1000,
+         {},
+         "",
+         "Factors of 8 and 4 bits: rounds in which L and R are fitted to each other after rounding; the best "
+         "pair "
+         "is taken."},
+    };
+}
+
+FactorOptions factors_of(const Parameters& parameters)
+{
+    const std::string& bits = parameters.text("factor_bits");
+    return {bits == "4"   ? 4
+            : bits == "8" ? 8
+                          : 16,
+            parameters.text("factor_scale") == "component",
+            static_cast<int>(parameters.integer("lplr_iterations"))};
 }
 
 ParameterInfo damp_parameter()

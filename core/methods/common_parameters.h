@@ -3,6 +3,8 @@
 
 #include "core/compute/uniform_grid.h"
 #include "core/methods/method_info.h"
+#include "core/quantize/quantized_factors.h"
+#include "core/quantize/quantized_matrix.h"
 
 #include <initializer_list>
 
@@ -16,7 +18,19 @@ std::vector<ParameterInfo> grid_parameters(int default_bits);
 /// The grid that these five describe. clip_search `auto` narrows ranges at 2 bits and below only.
 UniformGrid grid_of(const Parameters& parameters);
 
+/// codebook and rht: what Q is made of, and in which basis.
+std::vector<ParameterInfo> codebook_parameters();
+Codebook codebook_of(const Parameters& parameters);
+/// Whether the layer is rotated: with `auto` where Q lies on the lattice, which has one scale for all
+/// weights.
+bool rotates(const Parameters& parameters);
+/// Usage error for bits that the codebook does not have.
+Status check_codebook(const Parameters& parameters);
+
 ParameterInfo rank_parameter();
+/// factor_bits, factor_scale, lplr_iterations: how L and R are stored.
+std::vector<ParameterInfo> factor_parameters();
+FactorOptions factors_of(const Parameters& parameters);
 ParameterInfo damp_parameter();
 ParameterInfo act_order_parameter();
 ParameterInfo tune_passes_parameter();

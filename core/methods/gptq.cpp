@@ -18,6 +18,8 @@
 //   more.
 // - Afterwards `tune_passes` of coordinate descent (§2.3), as in QuIP#'s release; none can raise
 //   the error.
+// - With `codebook` e8p blocks of eight columns are rounded to the E8P lattice (QuIP#, arXiv
+//   2402.04396), U block unit upper triangular; `rht` first spreads outliers over all channels.
 #include "core/methods/gptq.h"
 
 #include "core/methods/common_parameters.h"
@@ -38,7 +40,7 @@ public:
             "Frantar et al. 2022, arXiv 2210.17323; QuIP, arXiv 2307.13304",
             {.hessian = true},
             false,
-            grid_parameters(4)
+            grid_parameters(4) + codebook_parameters()
                 + std::vector{damp_parameter(), act_order_parameter(), tune_passes_parameter()},
         };
         return info;
@@ -49,8 +51,11 @@ public:
     {
         if (auto checked = check_problem(problem, info(), parameters, backend); !checked)
             return checked.error();
+        if (auto known = check_codebook(parameters); !known)
+            return known.error().in(problem.name);
         const FeedbackOptions options{parameters.real("damp"), parameters.flag("act_order"),
-                                      static_cast<int>(parameters.integer("tune_passes"))};
+                                      static_cast<int>(parameters.integer("tune_passes")),
+                                      codebook_of(parameters), rotates(parameters)};
         auto layer = round_against_moments(problem, grid_of(parameters), options, backend, monitor);
         if (!layer)
             return layer.error();

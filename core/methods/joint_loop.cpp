@@ -29,20 +29,22 @@ class JointLoop {
 public:
     JointLoop(const LayerProblem& problem, const DampedLayer& layer, const JointOptions& options,
               Backend& backend, Monitor& monitor)
-        : problem_(problem), weight_(layer.weight), options_(options), backend_(backend), monitor_(monitor),
-          hessian_(backend.upload(layer.hessian)), weight_rms_(root_mean_square(layer.weight, backend)),
+        : problem_(problem), layer_(layer), weight_(layer.weight), options_(options), backend_(backend),
+          monitor_(monitor), hessian_(backend.upload(layer.hessian)),
+          weight_rms_(root_mean_square(layer.weight, backend)),
           weight_norm_(weighted_squared_norm(layer.weight, hessian_, backend))
     {}
 
-    Status prepare(const MatrixD& hessian);
+    Status prepare();
     void begin(const JointStart& start);
-    void iterate();
-    Decomposition finish(const MatrixD& hessian);
+    Status iterate();
+    Decomposition finish();
 
 private:
-    void quantize();
+    Status quantize();
     void fit_low_rank();
-    void half_step(bool quantization);
+    Status half_step(bool quantization);
+    Result<LayerQuantizer> downdated_quantizer() const;
     void record(std::string stage);
     bool stalled(int iteration);
     Buffer minus_low_rank(
@@ -51,6 +53,7 @@ private:
     double relative(double squared) const;
 
     const LayerProblem& problem_;
+    const DampedLayer& layer_;
     Buffer weight_;
     const JointOptions& options_;
     Backend& backend_;
@@ -58,7 +61,7 @@ private:
     Buffer hessian_;
     double weight_rms_;
     double weight_norm_;
-    std::optional<FeedbackFactor> factor_;
+    std::optional<LayerQuantizer> quantizer_;
     JointState state_;
     std::optional<JointState> best_;
     bool quantized_ = false;
@@ -69,13 +72,25 @@ private:
     std::vector<IterationReport> trace_;
 };
 
-Status JointLoop::prepare(const MatrixD& hessian)
+Status JointLoop::prepare()
 {
-    auto factor = FeedbackFactor::make(hessian, options_.act_order, backend_, monitor_);
-    if (!factor)
-        return factor.error().in(problem_.name);
-    factor_ = std::move(*factor);
+    auto quantizer = LayerQuantizer::make(layer_.hessian, options_.quantizer, backend_, monitor_);
+    if (!quantizer)
+        return quantizer.error().in(problem_.name);
+    quantizer_ = std::move(*quantizer);
     return {};
+}
+
+/// Against the H that is left when L is refitted with this R, damped anew: the downdate takes rank R
+/// directions out of it altogether.
+Result<LayerQuantizer> JointLoop::downdated_quantizer() const
+{
+    MatrixD hessian = downdated_hessian(hessian_, state_.right, backend_);
+    const double whole = layer_.hessian.diagonal().mean();
+    // What is left may be rounding errors only, of either sign, when the rank is that of H.
+    const double left = std::max(hessian.diagonal().mean(), 0.0);
+    hessian.diagonal().array() += options_.damp * left + 1e-9 * whole;
+    return LayerQuantizer::make(hessian, options_.quantizer, backend_, monitor_);
 }
 
 double JointLoop::relative(double squared) const
@@ -105,8 +120,8 @@ double JointLoop::low_rank_squared_norm() const
 
 void JointLoop::begin(const JointStart& start)
 {
-    state_.left = start.left;
-    state_.right = start.right;
+    state_.left = layer_.transform.left_factor(start.left, backend_);
+    state_.right = layer_.transform.right_factor(start.right, backend_);
     if (start.left.empty())
         return;
     state_.error = relative(weighted_squared_norm(minus_low_rank(weight_), hessian_, backend_));
@@ -114,16 +129,23 @@ void JointLoop::begin(const JointStart& start)
     record("start");
 }
 
-void JointLoop::quantize()
+Status JointLoop::quantize()
 {
     const Buffer target = minus_low_rank(weight_);
-    state_.layer.grid = fit_grid(target, options_.grid, backend_, monitor_);
-    state_.layer.rounded = factor_->round(target, state_.layer.grid, backend_, monitor_);
-    state_.scale = quantization_scale(state_.layer.grid, weight_rms_, backend_);
+    if (options_.downdate && !state_.right.empty()) {
+        const auto quantizer = downdated_quantizer();
+        if (!quantizer)
+            return quantizer.error().in(problem_.name);
+        state_.layer = quantizer->round(target, backend_, monitor_);
+    } else {
+        state_.layer = quantizer_->round(target, backend_, monitor_);
+    }
+    state_.scale = quantization_scale(state_.layer, weight_rms_, backend_);
     const Buffer& values = state_.layer.rounded.values;
     state_.norm_q = weighted_squared_norm(values, hessian_, backend_);
     state_.error = relative(weighted_squared_norm(backend_.difference(target, values), hessian_, backend_));
     quantized_ = true;
+    return {};
 }
 
 void JointLoop::fit_low_rank()
@@ -131,7 +153,8 @@ void JointLoop::fit_low_rank()
     fitted_ = true;
     const Buffer rest = quantized_ ? backend_.difference(weight_, state_.layer.rounded.values) : weight_;
     if (options_.rank > 0) {
-        const LowRankBuffers factors = weighted_low_rank(rest, hessian_, options_.rank, backend_);
+        const LowRankBuffers factors =
+            quantized_low_rank(rest, hessian_, options_.rank, options_.factors, backend_, monitor_);
         state_.left = factors.left;
         state_.right = factors.right;
         state_.norm_lr = low_rank_squared_norm();
@@ -149,29 +172,32 @@ void JointLoop::record(std::string stage)
     report.ratio_qx = relative(state_.norm_q);
     report.ratio_lrx = relative(state_.norm_lr);
     if (problem_.keep_iterates) {
+        const Incoherence& transform = layer_.transform;
         if (quantized_)
-            report.quantized = backend_.download(state_.layer.rounded.values);
+            report.quantized =
+                transform.restored_weight(backend_.download(state_.layer.rounded.values), backend_);
         if (!state_.left.empty()) {
-            report.left = backend_.download(state_.left);
-            report.right = backend_.download(state_.right);
+            report.left = transform.restored_left(backend_.download(state_.left), backend_);
+            report.right = transform.restored_right(backend_.download(state_.right), backend_);
         }
     }
     trace_.push_back(std::move(report));
 }
 
-void JointLoop::half_step(bool quantization)
+Status JointLoop::half_step(bool quantization)
 {
     monitor_.throw_if_cancelled();
     monitor_.report(static_cast<std::uint64_t>(half_steps_),
                     static_cast<std::uint64_t>(2 * options_.iterations), quantization ? "Q" : "LR");
-    if (quantization)
-        quantize();
-    else
+    if (!quantization)
         fit_low_rank();
+    else if (auto done = quantize(); !done)
+        return done;
     ++half_steps_;
     record(quantization ? "Q" : "LR");
     if (quantized_ && fitted_ && (!best_ || state_.error < best_->error))
         best_ = state_;
+    return {};
 }
 
 bool JointLoop::stalled(int iteration)
@@ -183,29 +209,34 @@ bool JointLoop::stalled(int iteration)
     return iteration - reference_iteration_ >= k_patience;
 }
 
-void JointLoop::iterate()
+Status JointLoop::iterate()
 {
     // Without a low-rank part the second iteration would repeat the first.
     const int iterations = options_.rank > 0 ? options_.iterations : 1;
     for (int iteration = 0; iteration < iterations; ++iteration) {
-        half_step(!options_.low_rank_first);
-        half_step(options_.low_rank_first);
+        for (const bool quantization : {!options_.low_rank_first, options_.low_rank_first})
+            if (auto done = half_step(quantization); !done)
+                return done;
         if (options_.early_stop && stalled(iteration))
             break;
     }
+    return {};
 }
 
-Decomposition JointLoop::finish(const MatrixD& hessian)
+Decomposition JointLoop::finish()
 {
     state_ = *best_; // there is one since the end of the first iteration
-    state_.layer.rounded = tune_rounding(minus_low_rank(weight_), state_.layer.rounded, hessian,
-                                         state_.layer.grid, options_.tune_passes, backend_, monitor_);
+    state_.layer = tuned(minus_low_rank(weight_), state_.layer, layer_.hessian, options_.tune_passes,
+                         backend_, monitor_);
+    state_.layer.transform = layer_.transform;
     Decomposition result = decomposition_of(problem_, state_.layer, backend_);
     result.quantization_scale = state_.scale;
+    result.factors = options_.factors;
     if (!state_.left.empty()) {
         result.low_rank.left = backend_.download(state_.left);
         result.low_rank.right = backend_.download(state_.right);
-        balance(result.low_rank.left, result.low_rank.right);
+        if (options_.factors.bits >= 16) // others must stay on their grid
+            balance(result.low_rank.left, result.low_rank.right);
     }
     result.trace = std::move(trace_);
     return result;
@@ -215,19 +246,32 @@ Decomposition JointLoop::finish(const MatrixD& hessian)
 
 std::vector<ParameterInfo> joint_parameters()
 {
-    return grid_parameters(2) + std::vector{rank_parameter(),       iterations_parameter(),
-                                            early_stop_parameter(), damp_parameter(),
-                                            act_order_parameter(),  tune_passes_parameter()};
+    return grid_parameters(2) + codebook_parameters() + std::vector{rank_parameter()} + factor_parameters()
+           + std::vector{
+               iterations_parameter(),
+               early_stop_parameter(),
+               damp_parameter(),
+               flag_parameter("hessian_downdate", "Hessian downdate", false,
+                              "Rounds Q against what is left of the moments once L is refitted, instead of "
+                              "all of them: Q's own error grows, that of Q + L·R falls with 16-bit "
+                              "factors."),
+               act_order_parameter(),
+               tune_passes_parameter()};
 }
 
-JointOptions joint_options(const Parameters& parameters)
+Result<JointOptions> joint_options(const Parameters& parameters)
 {
+    if (auto known = check_codebook(parameters); !known)
+        return known.error();
     JointOptions options;
-    options.grid = grid_of(parameters);
+    options.quantizer = {codebook_of(parameters), grid_of(parameters), parameters.flag("act_order")};
+    options.rotate = rotates(parameters);
+    options.downdate = parameters.flag("hessian_downdate");
+    options.damp = parameters.real("damp");
+    options.factors = factors_of(parameters);
     options.rank = parameters.integer("rank");
     options.iterations = static_cast<int>(parameters.integer("iterations"));
     options.early_stop = parameters.flag("early_stop");
-    options.act_order = parameters.flag("act_order");
     options.tune_passes = static_cast<int>(parameters.integer("tune_passes"));
     return options;
 }
@@ -236,12 +280,14 @@ Result<Decomposition> alternate(const LayerProblem& problem, const DampedLayer& 
                                 const JointOptions& options, const JointStart& start, Backend& backend,
                                 Monitor& monitor)
 {
-    JointLoop loop(problem, layer, options, backend, monitor);
-    if (auto ready = loop.prepare(layer.hessian); !ready)
+    const DampedLayer seen = options.rotate ? rotated_layer(problem, layer, backend) : layer;
+    JointLoop loop(problem, seen, options, backend, monitor);
+    if (auto ready = loop.prepare(); !ready)
         return ready.error();
     loop.begin(start);
-    loop.iterate();
-    return finite_or_error(loop.finish(layer.hessian), problem);
+    if (auto done = loop.iterate(); !done)
+        return done.error();
+    return finite_or_error(loop.finish(), problem);
 }
 
 } // namespace rankscope

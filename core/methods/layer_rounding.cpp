@@ -10,16 +10,74 @@ namespace rankscope {
 DampedLayer damped_layer(const LayerProblem& problem, double damp, Backend& backend, Monitor& monitor)
 {
     monitor.throw_if_cancelled();
-    DampedLayer layer{problem.weight, problem.moments->hessian};
+    DampedLayer layer{problem.weight, problem.moments->hessian, {}};
     Matrix weight = backend.download(problem.weight);
     const Index dead = prepare_hessian(layer.hessian, weight, damp);
     if (dead > 0) {
         monitor.warn(fmt::format("{}: {} of {} input channels were never active in the calibration; their "
-                                 "weights become zero in Q.",
+                                 "weights count as zero.",
                                  problem.name, dead, layer.hessian.rows()));
         layer.weight = backend.upload(weight);
     }
     return layer;
+}
+
+DampedLayer rotated_layer(const LayerProblem& problem, DampedLayer layer, Backend& backend)
+{
+    layer.transform = problem.transform ? *problem.transform
+                                        : Incoherence::random(layer.weight.rows(), layer.weight.cols(),
+                                                              problem.seed, problem.name);
+    layer.weight = layer.transform.weight(layer.weight, backend);
+    layer.hessian = layer.transform.hessian(layer.hessian, backend);
+    return layer;
+}
+
+Result<LayerQuantizer> LayerQuantizer::make(const MatrixD& hessian, const QuantizerOptions& options,
+                                            Backend& backend, Monitor& monitor)
+{
+    LayerQuantizer result;
+    result.options_ = options;
+    if (options.codebook == Codebook::E8P) {
+        auto lattice = LatticeFeedback::make(hessian, options.act_order, backend, monitor);
+        if (!lattice)
+            return lattice.error();
+        result.lattice_ = std::move(*lattice);
+        return result;
+    }
+    auto scalar = FeedbackFactor::make(hessian, options.act_order, backend, monitor);
+    if (!scalar)
+        return scalar.error();
+    result.scalar_ = std::move(*scalar);
+    return result;
+}
+
+RoundedLayer LayerQuantizer::round(const Buffer& target, Backend& backend, Monitor& monitor) const
+{
+    RoundedLayer layer;
+    layer.bits = options_.grid.bits;
+    if (lattice_) {
+        layer.lattice =
+            std::make_shared<const E8Matrix>(lattice_->round(backend.download(target), layer.bits, monitor));
+        layer.rounded.values = backend.upload(layer.lattice->values);
+        return layer;
+    }
+    layer.grid = fit_grid(target, options_.grid, backend, monitor);
+    layer.rounded = scalar_->round(target, layer.grid, backend, monitor);
+    return layer;
+}
+
+RoundedLayer tuned(const Buffer& target, const RoundedLayer& layer, const MatrixD& hessian, int passes,
+                   Backend& backend, Monitor& monitor)
+{
+    RoundedLayer result = layer;
+    if (layer.lattice) {
+        result.lattice = std::make_shared<const E8Matrix>(
+            tune_lattice(backend.download(target), *layer.lattice, layer.bits, hessian, passes, monitor));
+        result.rounded.values = backend.upload(result.lattice->values);
+        return result;
+    }
+    result.rounded = tune_rounding(target, layer.rounded, hessian, layer.grid, passes, backend, monitor);
+    return result;
 }
 
 RoundedLayer round_to_nearest(const Buffer& weight, const UniformGrid& grid, Backend& backend,
@@ -34,21 +92,26 @@ RoundedLayer round_to_nearest(const Buffer& weight, const UniformGrid& grid, Bac
 Result<RoundedLayer> round_against_moments(const LayerProblem& problem, const UniformGrid& grid,
                                            const FeedbackOptions& options, Backend& backend, Monitor& monitor)
 {
-    const DampedLayer damped = damped_layer(problem, options.damp, backend, monitor);
-    auto factor = FeedbackFactor::make(damped.hessian, options.act_order, backend, monitor);
-    if (!factor)
-        return factor.error().in(problem.name);
-    RoundedLayer layer;
-    layer.grid = fit_grid(damped.weight, grid, backend, monitor);
-    layer.rounded = factor->round(damped.weight, layer.grid, backend, monitor);
-    layer.rounded = tune_rounding(damped.weight, layer.rounded, damped.hessian, layer.grid,
-                                  options.tune_passes, backend, monitor);
+    DampedLayer damped = damped_layer(problem, options.damp, backend, monitor);
+    if (options.rotate)
+        damped = rotated_layer(problem, std::move(damped), backend);
+    const auto quantizer =
+        LayerQuantizer::make(damped.hessian, {options.codebook, grid, options.act_order}, backend, monitor);
+    if (!quantizer)
+        return quantizer.error().in(problem.name);
+    RoundedLayer layer = tuned(damped.weight, quantizer->round(damped.weight, backend, monitor),
+                               damped.hessian, options.tune_passes, backend, monitor);
+    layer.transform = damped.transform;
     return layer;
 }
 
-double quantization_scale(const GridBuffers& grid, double weight_rms, Backend& backend)
+double quantization_scale(const RoundedLayer& layer, double weight_rms, Backend& backend)
 {
-    return weight_rms > 0.0 ? backend.download(grid.scales).cast<double>().mean() / weight_rms : 0.0;
+    if (!(weight_rms > 0.0))
+        return 0.0;
+    const double step =
+        layer.lattice ? layer.lattice->scales(0) : backend.download(layer.grid.scales).cast<double>().mean();
+    return step / weight_rms;
 }
 
 double root_mean_square(const Buffer& weight, Backend& backend)
@@ -59,11 +122,12 @@ double root_mean_square(const Buffer& weight, Backend& backend)
 Decomposition decomposition_of(const LayerProblem& problem, const RoundedLayer& layer, Backend& backend)
 {
     Decomposition result;
-    result.quantized = to_host(layer.rounded, layer.grid, backend);
+    result.quantized = layer.lattice ? to_quantized(*layer.lattice, layer.bits)
+                                     : to_host(layer.rounded, layer.grid, backend);
+    result.transform = layer.transform;
     result.low_rank.left = Matrix::Zero(problem.weight.rows(), 0);
     result.low_rank.right = Matrix::Zero(0, problem.weight.cols());
-    result.quantization_scale =
-        quantization_scale(layer.grid, root_mean_square(problem.weight, backend), backend);
+    result.quantization_scale = quantization_scale(layer, root_mean_square(problem.weight, backend), backend);
     return result;
 }
 

@@ -2,7 +2,10 @@
 #pragma once
 
 #include "core/methods/method.h"
+#include "core/quantize/lattice_rounding.h"
 #include "core/quantize/rounding.h"
+
+#include <optional>
 
 namespace rankscope {
 
@@ -14,14 +17,48 @@ namespace rankscope {
 struct DampedLayer {
     Buffer weight;
     MatrixD hessian;
+    Incoherence transform; ///< by which weight and H are rotated already; empty: not at all
 };
 DampedLayer damped_layer(const LayerProblem& problem, double damp, Backend& backend, Monitor& monitor);
 
-/// A weight on its grid.
-struct RoundedLayer {
-    GridBuffers grid;
-    RoundedBuffers rounded;
+/// The same layer in the rotated basis: with the problem's signs, or those that follow from its seed.
+DampedLayer rotated_layer(const LayerProblem& problem, DampedLayer layer, Backend& backend);
+
+/// What Q is made of, and in which order columns are rounded.
+struct QuantizerOptions {
+    Codebook codebook = Codebook::Uniform;
+    UniformGrid grid; ///< E8P: of it only the bits
+    bool act_order = true;
 };
+
+/// A weight on its grid or lattice.
+struct RoundedLayer {
+    GridBuffers grid;       ///< uniform grids only
+    RoundedBuffers rounded; ///< E8P: without codes
+    int bits = 0;
+    std::shared_ptr<const E8Matrix> lattice; ///< E8P only
+    Incoherence transform;                   ///< of the basis that it lives in
+};
+
+/// Rounds one layer again and again with feedback against one H.
+class LayerQuantizer {
+public:
+    /// `hessian` damped already. Errors: BadInput.
+    static Result<LayerQuantizer> make(const MatrixD& hessian, const QuantizerOptions& options,
+                                       Backend& backend, Monitor& monitor);
+    /// On a grid or scale fitted to the target.
+    RoundedLayer round(const Buffer& target, Backend& backend, Monitor& monitor) const;
+
+private:
+    LayerQuantizer() = default;
+    QuantizerOptions options_;
+    std::optional<FeedbackFactor> scalar_;
+    std::optional<LatticeFeedback> lattice_;
+};
+
+/// Coordinate descent on a rounded layer; the error against `hessian` never rises.
+RoundedLayer tuned(const Buffer& target, const RoundedLayer& layer, const MatrixD& hessian, int passes,
+                   Backend& backend, Monitor& monitor);
 
 /// Nearest rounding; needs no moments.
 RoundedLayer round_to_nearest(const Buffer& weight, const UniformGrid& grid, Backend& backend,
@@ -32,13 +69,15 @@ struct FeedbackOptions {
     double damp = 0.01;
     bool act_order = true;
     int tune_passes = 2;
+    Codebook codebook = Codebook::Uniform;
+    bool rotate = false; ///< in the rotated basis
 };
 Result<RoundedLayer> round_against_moments(const LayerProblem& problem, const UniformGrid& grid,
                                            const FeedbackOptions& options, Backend& backend,
                                            Monitor& monitor);
 
-/// Mean grid step / RMS(W) (methods-joint §1.6); 0 for a zero weight.
-double quantization_scale(const GridBuffers& grid, double weight_rms, Backend& backend);
+/// Mean grid step, or the lattice's scale, / RMS(W) (methods-joint §1.6); 0 for a zero weight.
+double quantization_scale(const RoundedLayer& layer, double weight_rms, Backend& backend);
 double root_mean_square(const Buffer& weight, Backend& backend);
 
 /// Q into a decomposition of `problem`, with its quantization scale.

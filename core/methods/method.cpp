@@ -34,6 +34,15 @@ double squared_norm(const Matrix& a, const MatrixD* hessian)
     return std::max(total, 0.0);
 }
 
+/// From the rotated basis, if there is one, to that of the weight; on the reference backend, so that every
+/// caller gets the same bytes.
+Matrix restored(const Decomposition& decomposition, Matrix matrix)
+{
+    if (decomposition.transform.empty())
+        return matrix;
+    return decomposition.transform.restored_weight(matrix, *make_cpu_backend());
+}
+
 /// sqrt(part / whole); against nothing, nothing is 0 and anything is 1.
 double norm_ratio(double part, double whole)
 {
@@ -46,34 +55,38 @@ double norm_ratio(double part, double whole)
 
 Matrix Decomposition::reconstruct() const
 {
-    if (quantized.empty())
-        return low_rank.left * low_rank.right;
-    Matrix result = quantized.dequantize();
-    if (low_rank.rank() > 0)
-        result.noalias() += low_rank.left * low_rank.right;
-    return result;
+    Matrix result;
+    if (quantized.empty()) {
+        result = low_rank.left * low_rank.right;
+    } else {
+        result = quantized.dequantize();
+        if (low_rank.rank() > 0)
+            result.noalias() += low_rank.left * low_rank.right;
+    }
+    return restored(*this, std::move(result));
 }
 
 double Decomposition::bits_per_weight() const
 {
-    const double rows =
-        static_cast<double>(quantized.empty() ? low_rank.left.rows() : quantized.codes.rows());
-    const double cols =
-        static_cast<double>(quantized.empty() ? low_rank.right.cols() : quantized.codes.cols());
+    const double rows = static_cast<double>(quantized.empty() ? low_rank.left.rows() : quantized.rows());
+    const double cols = static_cast<double>(quantized.empty() ? low_rank.right.cols() : quantized.cols());
     if (rows * cols <= 0.0)
         return 0.0;
-    const double factors = static_cast<double>(low_rank.rank()) * (rows + cols) * factor_bits;
-    return quantized.bits_per_weight() + factors / (rows * cols);
+    const double factor_bits =
+        factor_storage_bits(low_rank.left.rows(), low_rank.right.cols(), low_rank.rank(), factors);
+    const double sign_bits = transform.empty() ? 0.0 : rows + cols;
+    return quantized.bits_per_weight() + (factor_bits + sign_bits) / (rows * cols);
 }
 
 DecompositionQuality measure(const Matrix& weight, const Decomposition& decomposition, const Moments* moments)
 {
     DecompositionQuality quality;
     const MatrixD* hessian = moments && !moments->empty() ? &moments->hessian : nullptr;
-    const Matrix low_rank = decomposition.low_rank.left * decomposition.low_rank.right;
+    const Matrix low_rank =
+        restored(decomposition, decomposition.low_rank.left * decomposition.low_rank.right);
     const bool quantized = !decomposition.quantized.empty();
-    const Matrix q =
-        quantized ? decomposition.quantized.dequantize() : Matrix::Zero(weight.rows(), weight.cols());
+    const Matrix q = quantized ? restored(decomposition, decomposition.quantized.dequantize())
+                               : Matrix::Zero(weight.rows(), weight.cols());
     Matrix error = weight - q;
     if (low_rank.size() > 0)
         error -= low_rank;

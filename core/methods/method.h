@@ -4,7 +4,9 @@
 #include "core/base/monitor.h"
 #include "core/calibration/moments.h"
 #include "core/compute/backend.h"
+#include "core/linalg/incoherence.h"
 #include "core/methods/method_info.h"
+#include "core/quantize/quantized_factors.h"
 #include "core/quantize/quantized_matrix.h"
 
 #include <memory>
@@ -20,7 +22,8 @@ struct LayerProblem {
     const Moments* moments = nullptr; ///< null when the method does not need them
     std::string name;                 ///< keys the random numbers and the messages
     std::uint64_t seed = 0;
-    bool keep_iterates = false; ///< fill IterationReport's matrices (teaching, --trace)
+    bool keep_iterates = false;             ///< fill IterationReport's matrices (teaching, --trace)
+    const Incoherence* transform = nullptr; ///< signs to use instead of those that follow from the seed
 };
 
 struct LowRank {
@@ -37,21 +40,22 @@ struct IterationReport {
     double quantization_scale = 0.0; ///< mean grid step / RMS(W); 0 before the first Q
     double ratio_qx = 0.0;           ///< ‖Q·X‖ / ‖W·X‖
     double ratio_lrx = 0.0;          ///< ‖L·R·X‖ / ‖W·X‖
-    Matrix quantized, left, right;   ///< only with keep_iterates
+    Matrix quantized, left, right;   ///< only with keep_iterates; in the basis of the weight
 };
 
-/// W ≈ Q + L·R and how it came about.
+/// W ≈ Q + L·R and how it came about. With a transform, Q, L and R are stored in the rotated basis.
 struct Decomposition {
     QuantizedMatrix quantized;
     LowRank low_rank;
+    Incoherence transform;
     std::vector<Index> outlier_channels; ///< ODLRI's set, rising; empty elsewhere
     Matrix start_low_rank;               ///< L₀·R₀ before the first Q step (ODLRI); may be empty
     double quantization_scale = 0.0;
     std::vector<IterationReport> trace;
-    int factor_bits = 16;
+    FactorOptions factors; ///< how L and R are stored
 
-    Matrix reconstruct() const; ///< Q + L·R
-    /// Exact bits per weight incl. scales, zero points and factors.
+    Matrix reconstruct() const; ///< Q + L·R, in the basis of the weight
+    /// Exact bits per weight incl. scales, zero points, factors and signs.
     double bits_per_weight() const;
 };
 

@@ -21,7 +21,8 @@
 // - Outliers are chosen by the undamped diagonal, in which a dead channel is 0 and takes no place.
 // - H_OO of the restricted starts is damped by 1e-8 of its mean: equal outlier channels make it
 //   singular.
-// - Uniform grids and 16-bit factors, as in caldera.cpp. The first iterate that counts follows the
+// - Codebooks, rotation and factors as in caldera.cpp. Outliers are chosen, and L₀·R₀ made, before
+//   the rotation, after which every channel looks alike. The first iterate that counts follows the
 //   first LR step.
 #include "core/methods/odlri.h"
 
@@ -157,7 +158,10 @@ Result<Decomposition> Odlri::decompose(const LayerProblem& problem, const Parame
 {
     if (auto checked = check_problem(problem, info(), parameters, backend); !checked)
         return checked.error();
-    const JointOptions options = joint_options(parameters);
+    const auto given = joint_options(parameters);
+    if (!given)
+        return given.error().in(problem.name);
+    const JointOptions& options = *given;
     const std::vector<Index> outliers =
         largest_diagonal(problem.moments->hessian, outlier_count(parameters, problem.weight.cols()));
     DampedLayer layer = damped_layer(problem, 0.0, backend, monitor);

@@ -2,6 +2,7 @@
 #include "core/plan/layer_plan.h"
 
 #include "core/base/atomic_file.h"
+#include "core/methods/common_parameters.h"
 #include "core/methods/method.h"
 
 #include <fmt/format.h>
@@ -528,11 +529,25 @@ double planned_bits_per_weight(const LayerPlan& row, const LinearLayer& layer)
     grid.group = integer_or(row.parameters, "group", grid.group);
     grid.symmetric = flag_or(row.parameters, "symmetric", false);
     const double weights = static_cast<double>(layer.out * layer.in);
-    const double factor_bits = static_cast<double>(integer_or(row.parameters, "factor_bits", 16));
-    const auto rank = static_cast<double>(integer_or(row.parameters, "rank", 0));
+    FactorOptions factors;
+    bool lattice = false;
+    double signs = 0.0;
+    const auto& values = row.parameters.values();
+    if (values.contains("factor_bits"))
+        factors = factors_of(row.parameters);
+    if (values.contains("codebook")) {
+        lattice = codebook_of(row.parameters) == Codebook::E8P;
+        signs = rotates(row.parameters) ? static_cast<double>(layer.out + layer.in) : 0.0;
+    }
+    const double low_rank =
+        factor_storage_bits(layer.out, layer.in, integer_or(row.parameters, "rank", 0), factors) + signs;
+    if (lattice) {
+        const Index codes = layer.out * e8p_codes_per_row(layer.in, grid.bits);
+        return (16.0 * static_cast<double>(codes + 1) + low_rank) / weights;
+    }
     const double scales = grid.group < 0 ? 1.0 : static_cast<double>(layer.out * grid.groups(layer.in));
     const double quantized = grid.bits + scales * (grid.symmetric ? 16.0 : 16.0 + grid.bits) / weights;
-    return quantized + factor_bits * rank * static_cast<double>(layer.out + layer.in) / weights;
+    return quantized + low_rank / weights;
 }
 
 PlanSize planned_size(const Plan& plan, const Model& model)

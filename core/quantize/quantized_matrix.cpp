@@ -3,12 +3,40 @@
 
 #include "core/base/thread_pool.h"
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 
 namespace rankscope {
+namespace {
+
+Matrix lattice_values(const QuantizedMatrix& q)
+{
+    Matrix values(q.rows(), q.cols());
+    const Index stages = q.grid.bits == 4 ? 2 : 1;
+    const float scale = q.scales(0, 0);
+    parallel_for(0, q.rows(), [&](Index row) {
+        for (Index first = 0; first < q.cols(); first += 8) {
+            const Index place = first / 8 * stages;
+            E8Point point = e8p_decode(std::bit_cast<std::uint16_t>(q.codes(row, place)));
+            if (stages == 2) {
+                const E8Point rest = e8p_decode(std::bit_cast<std::uint16_t>(q.codes(row, place + 1)));
+                for (std::size_t i = 0; i < point.size(); ++i)
+                    point[i] += rest[i] / static_cast<float>(k_e8p_residual);
+            }
+            for (Index i = 0; i < std::min<Index>(8, q.cols() - first); ++i)
+                values(row, first + i) = scale * point[static_cast<std::size_t>(i)];
+        }
+    });
+    return values;
+}
+
+} // namespace
 
 Matrix QuantizedMatrix::dequantize() const
 {
+    if (codebook == Codebook::E8P)
+        return lattice_values(*this);
     Matrix values(codes.rows(), codes.cols());
     const Index width = grid.group_width(codes.cols());
     parallel_for(0, codes.rows(), [&](Index row) {
@@ -22,11 +50,30 @@ double QuantizedMatrix::bits_per_weight() const
 {
     if (empty())
         return 0.0;
+    if (codebook == Codebook::E8P) // codes and scale have 16 bits each
+        return 16.0 * static_cast<double>(codes.size() + 1) / static_cast<double>(rows() * cols());
     const double scale_count =
         grid.group < 0 ? 1.0
                        : static_cast<double>(codes.rows()) * static_cast<double>(grid.groups(codes.cols()));
     const double bits_per_scale = 16.0 + (grid.symmetric ? 0.0 : static_cast<double>(grid.bits));
     return grid.bits + scale_count * bits_per_scale / static_cast<double>(codes.size());
+}
+
+Index e8p_codes_per_row(Index columns, int bits) { return (columns + 7) / 8 * (bits == 4 ? 2 : 1); }
+
+QuantizedMatrix to_quantized(const E8Matrix& lattice, int bits)
+{
+    QuantizedMatrix result;
+    result.codebook = Codebook::E8P;
+    result.grid.bits = bits;
+    result.grid.group = -1;
+    result.grid.symmetric = true;
+    result.columns = lattice.values.cols();
+    result.codes.resize(lattice.values.rows(), e8p_codes_per_row(result.columns, bits));
+    for (Index i = 0; i < result.codes.size(); ++i)
+        result.codes.data()[i] = std::bit_cast<std::int16_t>(lattice.codes[static_cast<std::size_t>(i)]);
+    result.scales = Matrix::Constant(1, 1, static_cast<float>(lattice.scales(0)));
+    return result;
 }
 
 QuantizedMatrix to_host(const RoundedBuffers& rounded, const GridBuffers& grid, Backend& backend)

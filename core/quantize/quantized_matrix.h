@@ -5,24 +5,39 @@
 #include "core/compute/uniform_grid.h"
 #include "core/tensor/matrix.h"
 
+#include "core/quantize/e8p.h"
+
 namespace rankscope {
 
-/// A matrix on a uniform grid in host memory: codes with the zero point subtracted, one scale and zero per
-/// row and group (with one scale per matrix it is repeated in every row). Without codes it stands for a zero
-/// matrix, as methods that keep only a low-rank part leave it.
+/// What the codes of a matrix name: steps of a uniform grid, or points of the E8P lattice, eight weights a
+/// point.
+enum class Codebook : std::uint8_t { Uniform, E8P };
+
+/// A quantized matrix in host memory. Without codes it stands for a zero matrix, as methods that keep only a
+/// low-rank part leave it.
+/// Uniform: codes with the zero point subtracted, one scale and zero per row and group (with one scale per
+/// matrix it is repeated in every row). E8P: the bits of the 16-bit lattice codes, one (2 bits) or two (4
+/// bits) for each eight inputs of a row, and one scale; of the grid only `bits` counts.
 struct QuantizedMatrix {
+    Codebook codebook = Codebook::Uniform;
     UniformGrid grid;
-    CodeMatrix codes; ///< out × in
-    Matrix scales;    ///< out × groups
-    Matrix zeros;     ///< out × groups, 0 when symmetric
+    CodeMatrix codes;  ///< out × in; E8P: out × codes of a row
+    Matrix scales;     ///< out × groups; E8P: 1 × 1
+    Matrix zeros;      ///< out × groups, 0 when symmetric; E8P: empty
+    Index columns = 0; ///< inputs, E8P only
 
     bool empty() const { return codes.size() == 0; }
-    Matrix dequantize() const; ///< scales ⊙ codes
+    Index rows() const { return codes.rows(); }
+    Index cols() const { return codebook == Codebook::E8P ? columns : codes.cols(); }
+    Matrix dequantize() const; ///< scales ⊙ codes; scale · lattice point
     /// Exact storage in bits per weight: b + 16/g (symmetric) or b + (16 + b)/g, with the true number of
-    /// groups.
+    /// groups; E8P: whole codes and one scale of 16 bits.
     double bits_per_weight() const;
 };
 
+/// Codes that a row of `columns` inputs takes in the E8P codebook.
+Index e8p_codes_per_row(Index columns, int bits);
+QuantizedMatrix to_quantized(const E8Matrix& lattice, int bits);
 QuantizedMatrix to_host(const RoundedBuffers& rounded, const GridBuffers& grid, Backend& backend);
 
 } // namespace rankscope

@@ -136,6 +136,16 @@ Index prepare_hessian(MatrixD& hessian, Matrix& weight, double rho)
     return dead;
 }
 
+Result<MatrixD> reversed_cholesky(const MatrixD& hessian, const std::vector<Index>& order, Backend& backend,
+                                  Monitor& monitor)
+{
+    if (hessian.rows() != hessian.cols())
+        return internal_error("the matrix of input moments is not square");
+    if (!hessian.allFinite())
+        return bad_input("the input moments hold a value that is not finite", "moments", "Calibrate again.");
+    return cholesky_with_retries(flipped(hessian, order), backend, monitor);
+}
+
 GridBuffers fit_grid(const Buffer& w, const UniformGrid& grid, Backend& backend, Monitor& monitor)
 {
     monitor.throw_if_cancelled();
@@ -161,13 +171,9 @@ GridBuffers fit_grid(const Buffer& w, const UniformGrid& grid, Backend& backend,
 Result<FeedbackFactor> FeedbackFactor::make(const MatrixD& hessian, bool act_order, Backend& backend,
                                             Monitor& monitor)
 {
-    if (hessian.rows() != hessian.cols())
-        return internal_error("the matrix of input moments is not square");
-    if (!hessian.allFinite())
-        return bad_input("the input moments hold a value that is not finite", "moments", "Calibrate again.");
     FeedbackFactor result;
     const Index n = hessian.rows();
-    if (act_order) {
+    if (act_order && hessian.rows() == hessian.cols()) {
         result.order_ = falling_diagonal(hessian);
     } else {
         result.order_.resize(static_cast<std::size_t>(n));
@@ -178,7 +184,7 @@ Result<FeedbackFactor> FeedbackFactor::make(const MatrixD& hessian, bool act_ord
         for (std::size_t i = 0; i < result.order_.size(); ++i)
             result.inverse_[static_cast<std::size_t>(result.order_[i])] = static_cast<Index>(i);
     }
-    auto lower = cholesky_with_retries(flipped(hessian, result.order_), backend, monitor);
+    auto lower = reversed_cholesky(hessian, result.order_, backend, monitor);
     if (!lower)
         return lower.error();
     // Column k of the flipped factor divided by its diagonal is U; the diagonal squared is D.

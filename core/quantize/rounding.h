@@ -13,6 +13,12 @@ namespace rankscope {
 /// H)·I (methods-joint §2.1). Both in place; returns the number of dead channels.
 Index prepare_hessian(MatrixD& hessian, Matrix& weight, double rho);
 
+/// C lower triangular with C·Cᵀ = the Hessian whose rows and columns are taken in the reverse of `order`:
+/// read backwards it is the upper factor that a sweep in `order` needs. If Cholesky fails, further damping of
+/// 0.01, 0.1 and 1 of the mean diagonal is tried and said through the monitor. Errors: BadInput.
+Result<MatrixD> reversed_cholesky(const MatrixD& hessian, const std::vector<Index>& order, Backend& backend,
+                                  Monitor& monitor);
+
 /// Backend::fit_grid, cut into blocks of rows where a clip search makes it long, so that a cancel is soon
 /// heard.
 GridBuffers fit_grid(const Buffer& w, const UniformGrid& grid, Backend& backend, Monitor& monitor);

@@ -23,7 +23,10 @@ public:
         if (!decomposition)
             return decomposition.error();
         LinearWeight result;
-        Matrix quantized = decomposition->quantized.dequantize();
+        // In a rotated basis the parts would need rotated activations; the dense weight gives the same
+        // outputs.
+        const bool rotated = !decomposition->transform.empty();
+        Matrix quantized = rotated ? decomposition->reconstruct() : decomposition->quantized.dequantize();
         if (quantized.size() == 0)
             quantized = Matrix::Zero(layer.out, layer.in);
         const LowRank& factors = decomposition->low_rank;
@@ -32,7 +35,7 @@ public:
             return bad_input("the run's layer does not have the shape of the model's", layer.name,
                              "Compress this checkpoint again");
         result.weight = backend.upload(quantized);
-        if (factors.rank() > 0) {
+        if (factors.rank() > 0 && !rotated) {
             result.left = backend.upload(factors.left);
             result.right = backend.upload(factors.right);
         }

@@ -16,11 +16,13 @@
 using namespace rankscope;
 using namespace rankscope::test;
 
+using Given = std::map<std::string, rankscope::ParameterValue, std::less<>>;
+
 Q_DECLARE_METATYPE(const rankscope::Method*)
+Q_DECLARE_METATYPE(Given)
 
 namespace {
 
-using Given = std::map<std::string, ParameterValue, std::less<>>;
 using Clock = std::chrono::steady_clock;
 
 /// Cancels at the n-th time it is asked, and remembers whether anything went on for long afterwards.
@@ -74,7 +76,9 @@ bool same_bytes(const Decomposition& a, const Decomposition& b)
 {
     return a.quantized.codes == b.quantized.codes && a.quantized.scales == b.quantized.scales
            && a.quantized.zeros == b.quantized.zeros && a.low_rank.left == b.low_rank.left
-           && a.low_rank.right == b.low_rank.right && a.outlier_channels == b.outlier_channels;
+           && a.low_rank.right == b.low_rank.right && a.transform.left_signs() == b.transform.left_signs()
+           && a.transform.right_signs() == b.transform.right_signs()
+           && a.outlier_channels == b.outlier_channels;
 }
 
 } // namespace
@@ -87,14 +91,37 @@ class TestEveryMethod : public QObject {
     void add_methods()
     {
         QTest::addColumn<const Method*>("method");
-        for (const Method* method : methods())
-            QTest::newRow(method->info().id.c_str()) << method;
+        QTest::addColumn<Given>("variant");
+        for (const Method* method : methods()) {
+            const std::string& id = method->info().id;
+            QTest::newRow(id.c_str()) << method << Given{};
+            if (method->info().find("codebook")) {
+                QTest::newRow((id + ", e8p").c_str()) << method << Given{{"codebook", std::string("e8p")}};
+                QTest::newRow((id + ", rotated").c_str()) << method << Given{{"rht", std::string("true")}};
+            }
+            if (method->info().find("factor_bits"))
+                QTest::newRow((id + ", e8p factors, downdate").c_str())
+                    << method
+                    << Given{{"codebook", std::string("e8p")},
+                             {"factor_bits", std::string("4")},
+                             {"hessian_downdate", true}};
+        }
+    }
+
+    /// What the row's variant asks for where the test does not.
+    static Given with_variant(const Method& method, Given given)
+    {
+        QFETCH(Given, variant);
+        for (const auto& [name, value] : variant)
+            if (method.info().find(name))
+                given.try_emplace(name, value);
+        return given;
     }
 
     Result<Decomposition> run(const Method& method, const SampleLayer& layer, const Given& given,
                               Monitor& monitor)
     {
-        const auto parameters = Parameters::make(method.info(), given);
+        const auto parameters = Parameters::make(method.info(), with_variant(method, given));
         if (!parameters)
             return parameters.error();
         LayerProblem problem;
@@ -121,7 +148,21 @@ class TestEveryMethod : public QObject {
         QVERIFY(dense.allFinite());
         const QuantizedMatrix& q = result->quantized;
         Matrix rebuilt = Matrix::Zero(dense.rows(), dense.cols());
-        const Index width = q.empty() ? 1 : q.grid.group_width(dense.cols());
+        if (q.codebook == Codebook::E8P) {
+            QCOMPARE(q.cols(), dense.cols());
+            rebuilt = q.dequantize();
+        } else {
+            rebuild_from_grid(q, rebuilt);
+        }
+        rebuilt += Matrix(result->low_rank.left * result->low_rank.right);
+        rebuilt = result->transform.restored_weight(rebuilt, *backend_);
+        const double norm = std::max(1e-30, dense.cast<double>().norm());
+        QVERIFY((rebuilt - dense).cast<double>().norm() <= 1e-6 * norm);
+    }
+
+    static void rebuild_from_grid(const QuantizedMatrix& q, Matrix& rebuilt)
+    {
+        const Index width = q.empty() ? 1 : q.grid.group_width(rebuilt.cols());
         for (Index i = 0; i < q.codes.rows(); ++i) {
             for (Index j = 0; j < q.codes.cols(); ++j) {
                 rebuilt(i, j) = q.scales(i, j / width) * static_cast<float>(q.codes(i, j));
@@ -130,9 +171,6 @@ class TestEveryMethod : public QObject {
                 QVERIFY(q.codes(i, j) >= low && q.codes(i, j) <= low + std::ldexp(1.0, q.grid.bits) - 1.0);
             }
         }
-        rebuilt += Matrix(result->low_rank.left * result->low_rank.right);
-        const double norm = std::max(1e-30, dense.cast<double>().norm());
-        QVERIFY((rebuilt - dense).cast<double>().norm() <= 1e-6 * norm);
     }
 
 private slots:
@@ -374,8 +412,16 @@ private slots:
                 Given given = small_given(method->info(), 4);
                 given[parameter.name] = value;
                 const auto result = run(*method, layer, given);
-                if (parameter.name == "rank"
-                    && value == ParameterValue(static_cast<std::int64_t>(parameter.maximum))) {
+                const Given whole = with_variant(*method, given);
+                const auto codebook = whole.find("codebook");
+                const bool no_such_bits = parameter.name == "bits" && value == ParameterValue(std::int64_t{8})
+                                          && codebook != whole.end()
+                                          && codebook->second == ParameterValue(std::string("e8p"));
+                if (no_such_bits) {
+                    QVERIFY(!result.has_value());
+                    QCOMPARE(result.error().kind, ErrorKind::Usage);
+                } else if (parameter.name == "rank"
+                           && value == ParameterValue(static_cast<std::int64_t>(parameter.maximum))) {
                     QVERIFY(!result.has_value());
                     QCOMPARE(result.error().kind, ErrorKind::Usage);
                 } else {

@@ -74,6 +74,10 @@ Result<Decomposition> run_method(std::string_view id, const GoldenCase& golden, 
     problem.moments = moments;
     problem.name = golden.name();
     problem.keep_iterates = true;
+    const Incoherence signs(golden.tensor("signs_left").transpose(),
+                            golden.tensor("signs_right").transpose());
+    if (!signs.empty())
+        problem.transform = &signs;
     return (*method)->decompose(problem, *parameters, backend, silent_monitor());
 }
 

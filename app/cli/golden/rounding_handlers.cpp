@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "app/cli/golden/handlers.h"
 
+#include "core/quantize/lattice_rounding.h"
 #include "core/quantize/rounding.h"
 
 #include <algorithm>
@@ -73,10 +74,53 @@ Status check_gptq(const GoldenCase& golden, Backend& backend, Verdict& verdict)
     return {};
 }
 
+/// Width 8: the lattice's blocks, their D as rows of 64.
+Status check_block_ldl(const GoldenCase& golden, Backend& backend, Verdict& verdict)
+{
+    const auto feedback =
+        LatticeFeedback::make(damped_moments(golden).hessian, false, backend, silent_monitor());
+    if (!feedback)
+        return feedback.error();
+    verdict.tensor("U", feedback->factor());
+    MatrixD diagonal(static_cast<Index>(feedback->diagonal().size()), 64);
+    for (Index i = 0; i < diagonal.rows(); ++i) {
+        const MatrixD& block = feedback->diagonal()[static_cast<std::size_t>(i)];
+        if (block.size() != diagonal.cols())
+            return usage_error("the size of H is no multiple of 8");
+        diagonal.row(i) = block.reshaped<Eigen::RowMajor>().transpose();
+    }
+    verdict.tensor("D", diagonal);
+    return {};
+}
+
+/// Block LDLQ to the lattice, in the basis of the weight.
+Status check_ldlq(const GoldenCase& golden, Backend& backend, Verdict& verdict)
+{
+    const Moments damped = damped_moments(golden);
+    const auto feedback = LatticeFeedback::make(damped.hessian, false, backend, silent_monitor());
+    if (!feedback)
+        return feedback.error();
+    const Matrix weight = golden.single("W");
+    const int bits = static_cast<int>(integer_parameter(golden, "bits", 2));
+    const E8Matrix rounded = feedback->round(weight, bits, silent_monitor());
+    Decomposition result;
+    result.quantized = to_quantized(rounded, bits);
+    verdict.tensor("Q", result.quantized.dequantize());
+    verdict.scalar("scale", rounded.scales(0));
+    verdict.scalar("relative_activation_error", measure(weight, result, &damped).relative_activation_error);
+    result.quantized = to_quantized(e8p_round(weight, bits, k_e8p_scale, false), bits);
+    verdict.scalar("relative_activation_error_nearest",
+                   measure(weight, result, &damped).relative_activation_error);
+    return {};
+}
+
 Status check_ldl(const GoldenCase& golden, Backend& backend, Verdict& verdict)
 {
-    if (integer_parameter(golden, "block", 1) != 1)
-        return usage_error("only blocks of width 1 are factorised");
+    const Index block = integer_parameter(golden, "block", 1);
+    if (block == 8)
+        return check_block_ldl(golden, backend, verdict);
+    if (block != 1)
+        return usage_error("only blocks of width 1 and 8 are factorised");
     const auto factor =
         FeedbackFactor::make(damped_moments(golden).hessian, false, backend, silent_monitor());
     if (!factor)
@@ -102,6 +146,7 @@ std::vector<Handler> rounding_handlers()
     return {{"rtn", {"W"}, check_rtn},
             {"gptq", {"W", "H"}, check_gptq},
             {"ldl", {"H"}, check_ldl},
+            {"ldlq", {"W", "H"}, check_ldlq},
             {"per_token_asymmetric", {"x"}, check_per_token}};
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "app/cli/golden/handlers.h"
 
+#include "core/linalg/incoherence.h"
 #include "core/linalg/weighted_low_rank.h"
 
 namespace rankscope::golden {
@@ -22,32 +23,15 @@ Status check_hadamard(const GoldenCase& golden, Backend& backend, Verdict& verdi
     return {};
 }
 
-/// T·diag(signs)·xᵀ for every row x.
-Matrix rotate_rows(const Matrix& x, const MatrixD& signs, Backend& backend)
-{
-    Buffer rows = backend.upload(x);
-    backend.scale_columns(rows, VectorD(signs.transpose()));
-    backend.hadamard(rows, Transpose::No);
-    return backend.download(rows);
-}
-
-/// The same on both sides.
-Matrix rotate(const Matrix& x, const MatrixD& left, const MatrixD& right, Backend& backend)
-{
-    return rotate_rows(rotate_rows(x, right, backend).transpose(), left, backend).transpose();
-}
-
 Status check_rht(const GoldenCase& golden, Backend& backend, Verdict& verdict)
 {
-    const MatrixD& left = golden.tensor("signs_left");
-    const MatrixD& right = golden.tensor("signs_right");
-    const Matrix weight = rotate(golden.single("W"), left, right, backend);
-    const Matrix hessian = rotate(golden.single("H"), right, right, backend);
-    verdict.tensor("W_rotated", weight);
+    const Incoherence transform(golden.tensor("signs_left").transpose(),
+                                golden.tensor("signs_right").transpose());
+    const Buffer weight = transform.weight(backend.upload(golden.single("W")), backend);
+    const MatrixD hessian = transform.hessian(golden.tensor("H"), backend);
+    verdict.tensor("W_rotated", backend.download(weight));
     verdict.tensor("H_rotated", hessian);
-    verdict.scalar("objective",
-                   weighted_squared_norm(backend.upload(weight),
-                                         backend.upload(MatrixD(hessian.cast<double>())), backend));
+    verdict.scalar("objective", weighted_squared_norm(weight, backend.upload(hessian), backend));
     return {};
 }
 

@@ -174,8 +174,25 @@ std::uint64_t PackedLayer::bytes() const
     return sum;
 }
 
+Status check_packable(const Decomposition& decomposition)
+{
+    std::string reason;
+    if (decomposition.quantized.codebook == Codebook::E8P)
+        reason = "hf-qlr holds steps of a uniform grid, this layer's codes are points of the E8P lattice";
+    else if (!decomposition.transform.empty())
+        reason = "hf-qlr has no rotation of activations, this layer is stored in a rotated basis";
+    else if (decomposition.low_rank.rank() > 0 && decomposition.factors.bits < 16)
+        reason = "hf-qlr stores L and R in 16 bits, this layer's have "
+                 + std::to_string(decomposition.factors.bits);
+    if (reason.empty())
+        return {};
+    return usage_error(reason, {}, "Export as hf, which holds the reconstructed weights");
+}
+
 Result<PackedLayer> pack_layer(const Decomposition& decomposition, const LinearLayer& layer)
 {
+    if (auto fits = check_packable(decomposition); !fits)
+        return fits.error().in(layer.name);
     const QuantizedMatrix& q = decomposition.quantized;
     const LowRank& factors = decomposition.low_rank;
     const bool has_codes = q.codes.size() > 0;

@@ -43,6 +43,10 @@ struct PackedLayer {
 /// Codes become unsigned (plus the zero point, or plus 2^(bits−1) when symmetric) and are packed; scales and
 /// factors are stored as F16, as the sizes promise, or as F32 where F16 would lose more than its rounding.
 /// Errors: BadInput (shape, a code outside its grid, values that are not finite).
+/// Usage error, with the reason, for what the format has no place for: lattice codes, rotated layers, factors
+/// of fewer than 16 bits.
+Status check_packable(const Decomposition& decomposition);
+
 Result<PackedLayer> pack_layer(const Decomposition& decomposition, const LinearLayer& layer);
 
 /// The other direction, from tensors as read: codes with the zero point subtracted, float scales and factors.

@@ -12,7 +12,10 @@ namespace rankscope {
 namespace {
 
 constexpr std::string_view k_format = "rankscope.layer";
-constexpr std::string_view k_version = "1";
+constexpr std::string_view k_version = "2";
+constexpr std::string_view k_first_version = "1"; ///< uniform grids only, no transform
+/// Signs and then T_n of hadamard_matrix.h, on both sides: the number changes with that rule.
+constexpr std::string_view k_transform = "hadamard-1";
 
 Error damaged(std::string message)
 {
@@ -30,6 +33,14 @@ std::vector<std::byte> bytes_of(const std::vector<Index>& indices)
     return bytes;
 }
 
+std::vector<std::byte> bytes_of(const VectorD& signs)
+{
+    std::vector<std::byte> bytes(static_cast<std::size_t>(signs.size()));
+    for (Index i = 0; i < signs.size(); ++i)
+        bytes[static_cast<std::size_t>(i)] = static_cast<std::byte>(signs(i) < 0.0 ? 0xFF : 0x01);
+    return bytes;
+}
+
 std::map<std::string, std::string> describe(const LayerPlan& row, const Decomposition& decomposition)
 {
     const UniformGrid& grid = decomposition.quantized.grid;
@@ -41,7 +52,11 @@ std::map<std::string, std::string> describe(const LayerPlan& row, const Decompos
             {"group", std::to_string(grid.group)},
             {"symmetric", grid.symmetric ? "true" : "false"},
             {"symmetric_rule", grid.rule == SymmetricRule::Full ? "full" : "restricted"},
-            {"factor_bits", std::to_string(decomposition.factor_bits)},
+            {"codebook", decomposition.quantized.codebook == Codebook::E8P ? "e8p" : "uniform"},
+            {"columns", std::to_string(decomposition.quantized.cols())},
+            {"transform", decomposition.transform.empty() ? "none" : std::string(k_transform)},
+            {"factor_bits", std::to_string(decomposition.factors.bits)},
+            {"factor_scale", decomposition.factors.per_component ? "component" : "matrix"},
             {"quantization_scale", Json(decomposition.quantization_scale).dump()}};
 }
 
@@ -90,6 +105,40 @@ Status read_outliers(const CheckpointReader& reader, Decomposition& decompositio
     return {};
 }
 
+Result<VectorD> read_signs(const CheckpointReader& reader, std::string_view tensor)
+{
+    auto view = reader.view(tensor);
+    if (!view)
+        return view.error();
+    if (view->dtype != DType::I8 || view->shape.size() != 1)
+        return damaged(fmt::format("tensor {} is {} {}, expected I8 of rank 1", tensor, name(view->dtype),
+                                   to_string(view->shape)));
+    VectorD signs(view->shape[0]);
+    for (Index i = 0; i < signs.size(); ++i) {
+        signs(i) = static_cast<std::int8_t>(view->bytes[static_cast<std::size_t>(i)]);
+        if (signs(i) != 1.0 && signs(i) != -1.0)
+            return damaged(fmt::format("tensor {} holds something else than signs", tensor));
+    }
+    return signs;
+}
+
+Status read_transform(const CheckpointReader& reader, Decomposition& decomposition)
+{
+    const std::string kind = reader.metadata()["transform"].string();
+    if (kind.empty() || kind == "none")
+        return {};
+    if (kind != k_transform)
+        return damaged(fmt::format("its transform \"{}\" is not known to this version", kind));
+    auto left = read_signs(reader, "signs_left");
+    if (!left)
+        return left.error();
+    auto right = read_signs(reader, "signs_right");
+    if (!right)
+        return right.error();
+    decomposition.transform = Incoherence(std::move(*left), std::move(*right));
+    return {};
+}
+
 Status read_matrix(const CheckpointReader& reader, std::string_view tensor, Matrix& target)
 {
     if (!reader.find(tensor))
@@ -107,7 +156,14 @@ Status check_shapes(const Decomposition& decomposition)
     const QuantizedMatrix& q = decomposition.quantized;
     const LowRank& factors = decomposition.low_rank;
     const bool has_codes = q.codes.size() > 0;
-    if (has_codes && (q.scales.rows() != q.codes.rows() || q.scales.cols() != q.grid.groups(q.codes.cols())))
+    const bool lattice = q.codebook == Codebook::E8P;
+    if (lattice
+        && ((q.grid.bits != 2 && q.grid.bits != 4) || q.columns < 1 || q.scales.size() != 1
+            || q.codes.cols() != e8p_codes_per_row(q.columns, q.grid.bits)))
+        return damaged(fmt::format("lattice codes of {} × {} do not fit {} inputs of {} bits with one scale",
+                                   q.codes.rows(), q.codes.cols(), q.columns, q.grid.bits));
+    if (has_codes && !lattice
+        && (q.scales.rows() != q.codes.rows() || q.scales.cols() != q.grid.groups(q.codes.cols())))
         return damaged(
             fmt::format("tensor scales is {} × {}, which does not fit codes of {} × {} in groups of {}",
                         q.scales.rows(), q.scales.cols(), q.codes.rows(), q.codes.cols(), q.grid.group));
@@ -117,8 +173,12 @@ Status check_shapes(const Decomposition& decomposition)
         return damaged(fmt::format("tensors left and right have ranks {} and {}", factors.left.cols(),
                                    factors.right.rows()));
     if (has_codes && factors.rank() > 0
-        && (factors.left.rows() != q.codes.rows() || factors.right.cols() != q.codes.cols()))
+        && (factors.left.rows() != q.rows() || factors.right.cols() != q.cols()))
         return damaged("tensors left and right do not have the shape of codes");
+    if (!decomposition.transform.empty()
+        && (decomposition.transform.left_signs().size() != factors.left.rows()
+            || decomposition.transform.right_signs().size() != factors.right.cols()))
+        return damaged("the signs of the transform do not fit the shape of the layer");
     return {};
 }
 
@@ -144,6 +204,15 @@ Status write_layer_file(const std::filesystem::path& file, const LayerPlan& row,
         tensors.push_back(tensor_source("left", decomposition.low_rank.left));
         tensors.push_back(tensor_source("right", decomposition.low_rank.right));
     }
+    const Incoherence& transform = decomposition.transform;
+    if (!transform.empty()) {
+        tensors.push_back(tensor_source("signs_left", DType::I8,
+                                        {static_cast<std::int64_t>(transform.left_signs().size())},
+                                        bytes_of(transform.left_signs())));
+        tensors.push_back(tensor_source("signs_right", DType::I8,
+                                        {static_cast<std::int64_t>(transform.right_signs().size())},
+                                        bytes_of(transform.right_signs())));
+    }
     if (!decomposition.outlier_channels.empty())
         tensors.push_back(tensor_source("outlier_channels", DType::I64,
                                         {static_cast<std::int64_t>(decomposition.outlier_channels.size())},
@@ -157,7 +226,8 @@ Result<Decomposition> read_layer_file(const std::filesystem::path& file)
     if (!reader)
         return reader.error();
     const Json& metadata = (*reader)->metadata();
-    if (metadata["format"].string() != k_format || metadata["version"].string() != k_version)
+    const std::string& version = metadata["version"].string();
+    if (metadata["format"].string() != k_format || (version != k_version && version != k_first_version))
         return damaged("this is no layer file of a run").in(file.string());
     Decomposition decomposition;
     const auto bits = integer_of(metadata, "bits");
@@ -173,7 +243,15 @@ Result<Decomposition> read_layer_file(const std::filesystem::path& file)
     grid.symmetric = metadata["symmetric"].string() == "true";
     grid.rule =
         metadata["symmetric_rule"].string() == "restricted" ? SymmetricRule::Restricted : SymmetricRule::Full;
-    decomposition.factor_bits = static_cast<int>(*factor_bits);
+    decomposition.factors.bits = static_cast<int>(*factor_bits);
+    decomposition.factors.per_component = metadata["factor_scale"].string() != "matrix";
+    if (metadata["codebook"].string() == "e8p") {
+        decomposition.quantized.codebook = Codebook::E8P;
+        const auto columns = integer_of(metadata, "columns");
+        if (!columns)
+            return columns.error().in(file.string());
+        decomposition.quantized.columns = *columns;
+    }
     if (auto scale = Json::parse(metadata["quantization_scale"].string()))
         decomposition.quantization_scale = scale->number();
     if ((*reader)->find("codes")) {
@@ -193,9 +271,11 @@ Result<Decomposition> read_layer_file(const std::filesystem::path& file)
     if (auto read = read_outliers(**reader, decomposition); !read)
         return read.error().in(file.string());
     if (decomposition.low_rank.rank() == 0) {
-        decomposition.low_rank.left.resize(decomposition.quantized.codes.rows(), 0);
-        decomposition.low_rank.right.resize(0, decomposition.quantized.codes.cols());
+        decomposition.low_rank.left.resize(decomposition.quantized.rows(), 0);
+        decomposition.low_rank.right.resize(0, decomposition.quantized.cols());
     }
+    if (auto read = read_transform(**reader, decomposition); !read)
+        return read.error().in(file.string());
     if (auto fits = check_shapes(decomposition); !fits)
         return fits.error().in(file.string());
     return decomposition;
@@ -215,8 +295,9 @@ std::uint64_t layer_file_bytes(const LayerPlan& row, const LinearLayer& layer)
     const std::int64_t code_bytes = integer("bits", grid.bits) >= 8 ? 2 : 1;
     const std::int64_t scales = layer.out * grid.groups(layer.in);
     const std::int64_t factors = integer("rank", 0) * (layer.out + layer.in);
-    return static_cast<std::uint64_t>(layer.out * layer.in * code_bytes + 8 * scales + 4 * factors
-                                      + k_header_bytes);
+    const std::int64_t signs = layer.out + layer.in;
+    return static_cast<std::uint64_t>(layer.out * (layer.in + 8) * code_bytes + 8 * scales + 4 * factors
+                                      + signs + k_header_bytes);
 }
 
 } // namespace rankscope

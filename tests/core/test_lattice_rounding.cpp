@@ -8,6 +8,8 @@
 
 #include <QtTest>
 
+#include <Eigen/LU>
+
 #include <cmath>
 #include <limits>
 

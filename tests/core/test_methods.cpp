@@ -228,6 +228,15 @@ private slots:
         QTest::newRow("odlri, projection") << "odlri"
                                            << "start"
                                            << "projection";
+        QTest::newRow("caldera, lattice") << "caldera"
+                                          << "codebook"
+                                          << "e8p";
+        QTest::newRow("odlri, lattice") << "odlri"
+                                        << "codebook"
+                                        << "e8p";
+        QTest::newRow("odlri, rotated grid") << "odlri"
+                                             << "rht"
+                                             << "true";
     }
 
     void low_rank_steps_never_raise_the_error()

@@ -604,10 +604,10 @@ void TestCli::decompose_case_file()
     QCOMPARE(report["method"].toString(), "caldera");
     QCOMPARE(report["parameters"].toObject()["rank"].toInt(), 4);
     QCOMPARE(report["parameters"].toObject()["clip_search"].toString(), "none");
-    write_case(R"({"method":"caldera","parameters":{"rank":4,"bits":2,"codebook":"e8p"}})");
+    write_case(R"({"method":"caldera","parameters":{"rank":4,"bits":2,"static_groups":false}})");
     const CommandResult refused = run_cli(command);
     QCOMPARE(refused.status, 2);
-    QVERIFY2(refused.errors.contains("codebook") && refused.errors.contains("case.json"), refused.errors);
+    QVERIFY2(refused.errors.contains("static_groups") && refused.errors.contains("case.json"), refused.errors);
     write_case("{\"method\":\"caldera\"");
     QCOMPARE(run_cli(command).status, 3);
 }

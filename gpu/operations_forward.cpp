@@ -14,9 +14,10 @@ constexpr Index k_largest_head = 1024; // query and sums of a head lie in shared
 
 Buffer VulkanBackend::rms_norm(const Buffer& x, const Buffer& gain, double epsilon)
 {
-    require(gain.rows() == 1 && gain.cols() == x.cols(), "rms_norm", "the gain has another width");
+    require(gain.rows() == 1 && gain.cols() > 0 && x.cols() % gain.cols() == 0, "rms_norm",
+            "the gain has another width");
     require(gain.precision() == x.precision(), "rms_norm", "precisions differ");
-    if (!fits({&x, &gain}))
+    if (!fits({&x, &gain}) || gain.cols() != x.cols()) // the kernel takes whole rows
         return HostFallbackBackend::rms_norm(x, gain, epsilon);
     Buffer y = new_buffer(x.rows(), x.cols());
     struct Push {
@@ -128,7 +129,7 @@ Buffer VulkanBackend::attention(const Buffer& q, const Buffer& k, const Buffer& 
     require(k.precision() == q.precision() && v.precision() == q.precision(), operation, "precisions differ");
     const Index length = shape.sequence_length;
     if (!fits({&q, &k, &v}) || rows_per_binding(std::max(q.cols(), k.cols())) < length
-        || shape.head_dim > k_largest_head)
+        || shape.head_dim > k_largest_head || shape.score_cap > 0.0)
         return HostFallbackBackend::attention(q, k, v, shape);
 
     Buffer result = new_buffer(q.rows(), q.cols());

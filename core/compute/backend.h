@@ -15,6 +15,9 @@ namespace rankscope {
 
 enum class Transpose : bool { No = false, Yes = true };
 
+/// What an MLP does between its products. GeluTanh is the approximation 0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
+enum class Activation : std::uint8_t { Silu, Gelu, GeluTanh, Relu };
+
 /// A device failed in the middle of an operation (lost, out of memory). Thrown by Backend operations, caught where a
 /// job starts; the run then redoes the layer on the CPU.
 class BackendFailure : public std::exception {
@@ -61,6 +64,7 @@ struct AttentionShape {
     Index sequence_length = 0;  ///< tokens per sequence; positions restart at 0
     double scale = 1.0;         ///< multiplies q·k
     Index window = 0;           ///< sliding window: a token sees itself and window − 1 before it; 0 = all
+    double score_cap = 0.0;     ///< scores become cap · tanh(score / cap) before softmax; 0 = none
 };
 
 /// Rotary embedding: pairs (i, i + rotary/2) of each head turned by position · inverse_frequency[i].
@@ -146,11 +150,18 @@ public:
                                                std::span<const Index> group_column) = 0;
 
     // Forward pass: x is tokens × features ----------------------------------------------------------------------
-    virtual Buffer rms_norm(const Buffer& x, const Buffer& gain, double epsilon) = 0; ///< gain 1 × features
+    /// gain is 1 × width; width divides the features, and each stretch of that width is normalized alone (a norm of
+    /// each head).
+    virtual Buffer rms_norm(const Buffer& x, const Buffer& gain, double epsilon) = 0;
+    /// Mean 0 and variance 1, then gain and bias, both 1 × features.
+    virtual Buffer layer_norm(const Buffer& x, const Buffer& gain, const Buffer& bias, double epsilon) = 0;
     virtual void add_bias(Buffer& x, const Buffer& bias) = 0; ///< every row of x += bias (1 × features)
     virtual void rope(Buffer& x, const RopeShape& shape) = 0;                         ///< in place
     virtual Buffer attention(const Buffer& q, const Buffer& k, const Buffer& v, const AttentionShape& shape) = 0;
     virtual void silu_multiply(Buffer& gate, const Buffer& up) = 0;                   ///< gate = silu(gate) ⊙ up
+    virtual void activate(Buffer& x, Activation activation) = 0;                      ///< in place
+    virtual void activate_multiply(Buffer& gate, const Buffer& up, Activation activation) = 0; ///< gate = f(gate) ⊙ up
+    virtual void soft_cap(Buffer& x, double cap) = 0;                                 ///< x = cap · tanh(x / cap)
     /// −ln p of `targets[i]` under softmax of row i, in float64.
     virtual VectorD cross_entropy(const Buffer& logits, std::span<const Index> targets) = 0;
 };

@@ -143,6 +143,12 @@ Buffer HostFallbackBackend::rms_norm(const Buffer& x, const Buffer& gain, double
     return from_host(host_->rms_norm(to_host(x), to_host(gain), epsilon));
 }
 
+Buffer HostFallbackBackend::layer_norm(const Buffer& x, const Buffer& gain, const Buffer& bias,
+                                       double epsilon)
+{
+    return from_host(host_->layer_norm(to_host(x), to_host(gain), to_host(bias), epsilon));
+}
+
 void HostFallbackBackend::add_bias(Buffer& x, const Buffer& bias)
 {
     change(x, true, [&](Buffer& on_host) { host_->add_bias(on_host, to_host(bias)); });
@@ -162,6 +168,23 @@ Buffer HostFallbackBackend::attention(const Buffer& q, const Buffer& k, const Bu
 void HostFallbackBackend::silu_multiply(Buffer& gate, const Buffer& up)
 {
     change(gate, true, [&](Buffer& on_host) { host_->silu_multiply(on_host, to_host(up)); });
+}
+
+void HostFallbackBackend::activate(Buffer& x, Activation activation)
+{
+    change(x, true, [&](Buffer& on_host) { host_->activate(on_host, activation); });
+}
+
+void HostFallbackBackend::activate_multiply(Buffer& gate, const Buffer& up, Activation activation)
+{
+    if (activation == Activation::Silu) // devices have a kernel for it
+        return silu_multiply(gate, up);
+    change(gate, true, [&](Buffer& on_host) { host_->activate_multiply(on_host, to_host(up), activation); });
+}
+
+void HostFallbackBackend::soft_cap(Buffer& x, double cap)
+{
+    change(x, true, [&](Buffer& on_host) { host_->soft_cap(on_host, cap); });
 }
 
 VectorD HostFallbackBackend::cross_entropy(const Buffer& logits, std::span<const Index> targets)

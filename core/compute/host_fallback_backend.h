@@ -35,10 +35,14 @@ public:
     RoundedBuffers round_with_feedback(const Buffer& w, const Buffer& feedback, const GridBuffers& grid,
                                        std::span<const Index> group_column) override;
     Buffer rms_norm(const Buffer& x, const Buffer& gain, double epsilon) override;
+    Buffer layer_norm(const Buffer& x, const Buffer& gain, const Buffer& bias, double epsilon) override;
     void add_bias(Buffer& x, const Buffer& bias) override;
     void rope(Buffer& x, const RopeShape& shape) override;
     Buffer attention(const Buffer& q, const Buffer& k, const Buffer& v, const AttentionShape& shape) override;
     void silu_multiply(Buffer& gate, const Buffer& up) override;
+    void activate(Buffer& x, Activation activation) override;
+    void activate_multiply(Buffer& gate, const Buffer& up, Activation activation) override;
+    void soft_cap(Buffer& x, double cap) override;
     VectorD cross_entropy(const Buffer& logits, std::span<const Index> targets) override;
 
 protected:

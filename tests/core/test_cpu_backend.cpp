@@ -79,10 +79,13 @@ MatrixD plain_attention(const MatrixD& q, const MatrixD& k, const MatrixD& v, co
             const Index own = head * shape.head_dim;
             VectorD weights(position - first + 1);
             for (Index j = first; j <= position; ++j)
-                weights[j - first] = std::exp(shape.scale
-                                              * q.row(row)
-                                                    .segment(own, shape.head_dim)
-                                                    .dot(k.row(start + j).segment(kv, shape.head_dim)));
+                weights[j - first] = shape.scale
+                                     * q.row(row)
+                                           .segment(own, shape.head_dim)
+                                           .dot(k.row(start + j).segment(kv, shape.head_dim));
+            if (shape.score_cap > 0.0)
+                weights = shape.score_cap * (weights / shape.score_cap).array().tanh();
+            weights = weights.array().exp();
             weights /= weights.sum();
             for (Index j = first; j <= position; ++j)
                 out.row(row).segment(own, shape.head_dim) +=
@@ -498,6 +501,105 @@ private Q_SLOTS:
         QVERIFY(std::isnan(backend_->max_abs(g)));
     }
 
+    void rms_norm_of_each_head()
+    {
+        for (const bool twice : {false, true}) {
+            const MatrixD x = rounded(random_matrix(19, 35, 40), precision_of(twice));
+            const MatrixD gain = rounded(random_matrix(1, 7, 41), precision_of(twice));
+            MatrixD expected = x;
+            for (Index i = 0; i < x.rows(); ++i) {
+                for (Index head = 0; head < 5; ++head) {
+                    const auto part = x.row(i).segment(7 * head, 7);
+                    expected.row(i).segment(7 * head, 7) =
+                        (part / std::sqrt(part.squaredNorm() / 7.0 + 1e-6)).cwiseProduct(gain);
+                }
+            }
+            const Buffer dx = upload(*backend_, x, precision_of(twice));
+            const Buffer norm = backend_->rms_norm(dx, upload(*backend_, gain, precision_of(twice)), 1e-6);
+            QVERIFY(relative_difference(backend_->download_double(norm), expected) < (twice ? 1e-13 : 1e-6));
+            const Buffer wrong = upload(*backend_, MatrixD::Ones(1, 6), precision_of(twice));
+            QVERIFY(is_failure([&] { static_cast<void>(backend_->rms_norm(dx, wrong, 1e-6)); }));
+        }
+    }
+
+    void layer_norm_matches_its_definition()
+    {
+        for (const bool twice : {false, true}) {
+            const Precision precision = precision_of(twice);
+            for (const auto& [rows, cols] : {std::pair<Index, Index>{1, 1}, {17, 33}, {129, 257}}) {
+                // A mean far from 0 must not eat the digits of the rest.
+                const MatrixD x =
+                    rounded((random_matrix(rows, cols, 42).array() + 100.0).matrix(), precision);
+                const MatrixD gain = rounded(random_matrix(1, cols, 43), precision);
+                const MatrixD bias = rounded(random_matrix(1, cols, 44), precision);
+                MatrixD expected = x;
+                for (Index i = 0; i < rows; ++i) {
+                    const MatrixD centered = (x.row(i).array() - x.row(i).mean()).matrix();
+                    const double variance = centered.squaredNorm() / static_cast<double>(cols);
+                    expected.row(i) = (centered / std::sqrt(variance + 1e-5)).cwiseProduct(gain) + bias;
+                }
+                const Buffer norm =
+                    backend_->layer_norm(upload(*backend_, x, precision), upload(*backend_, gain, precision),
+                                         upload(*backend_, bias, precision), 1e-5);
+                QVERIFY(relative_difference(backend_->download_double(norm), expected)
+                        < (twice ? 1e-11 : 1e-6));
+            }
+        }
+        const Buffer x = backend_->upload(Matrix(Matrix::Ones(2, 4)));
+        const Buffer narrow = backend_->upload(Matrix(Matrix::Ones(1, 2)));
+        const Buffer wide = backend_->upload(Matrix(Matrix::Ones(1, 4)));
+        QVERIFY(is_failure([&] { static_cast<void>(backend_->layer_norm(x, narrow, wide, 1e-5)); }));
+        QVERIFY(is_failure([&] { static_cast<void>(backend_->layer_norm(x, wide, narrow, 1e-5)); }));
+    }
+
+    void activations_match_their_definitions()
+    {
+        const std::pair<Activation, double (*)(double)> all[] = {
+            {Activation::Silu, &silu},
+            {Activation::Gelu, [](double x) { return 0.5 * x * std::erfc(-x * std::sqrt(0.5)); }},
+            {Activation::GeluTanh,
+             [](double x) {
+                 const double slope = std::sqrt(2.0 / std::acos(-1.0));
+                 return x / (1.0 + std::exp(-2.0 * slope * (x + 0.044715 * x * x * x)));
+             }},
+            {Activation::Relu, [](double x) { return std::max(0.0, x); }},
+        };
+        for (const bool twice : {false, true}) {
+            const Precision precision = precision_of(twice);
+            const MatrixD x = rounded(4.0 * random_matrix(131, 257, 45), precision);
+            const MatrixD up = rounded(random_matrix(131, 257, 46), precision);
+            for (const auto& [activation, definition] : all) {
+                const double tolerance = twice ? 1e-13 : 1e-6;
+                const MatrixD expected = x.unaryExpr(definition);
+                Buffer plain = upload(*backend_, x, precision);
+                backend_->activate(plain, activation);
+                QVERIFY(relative_difference(backend_->download_double(plain), expected) < tolerance);
+                Buffer gate = upload(*backend_, x, precision);
+                backend_->activate_multiply(gate, upload(*backend_, up, precision), activation);
+                QVERIFY(relative_difference(backend_->download_double(gate), expected.cwiseProduct(up))
+                        < tolerance);
+                Buffer odd = backend_->upload(Matrix(Matrix::Constant(1, 3, std::nanf(""))));
+                backend_->activate(odd, activation);
+                QVERIFY(std::isnan(backend_->max_abs(odd)));
+                Buffer ends = backend_->upload(Matrix(Matrix::Constant(1, 1, -1e6F)));
+                backend_->activate(ends, activation);
+                QCOMPARE(backend_->max_abs(ends), 0.0);
+                const Buffer other = backend_->upload(Matrix(Matrix::Ones(1, 4)));
+                QVERIFY(is_failure([&] { backend_->activate_multiply(ends, other, activation); }));
+            }
+        }
+    }
+
+    void soft_cap_bounds()
+    {
+        const MatrixD x = 40.0 * random_matrix(17, 33, 47);
+        Buffer capped = backend_->upload(x);
+        backend_->soft_cap(capped, 30.0);
+        const MatrixD expected = 30.0 * (x / 30.0).array().tanh();
+        QVERIFY(relative_difference(backend_->download_double(capped), expected) < 1e-14);
+        QVERIFY(is_failure([&] { backend_->soft_cap(capped, 0.0); }));
+    }
+
     void rope_turns_pairs_by_position()
     {
         const Index length = 7;
@@ -558,6 +660,12 @@ private Q_SLOTS:
                                     upload(*backend_, v, precision), shape);
             QVERIFY(relative_difference(backend_->download_double(out), plain_attention(q, k, v, shape))
                     < (twice ? 1e-13 : 2e-6));
+            AttentionShape capped = shape;
+            capped.score_cap = 0.4; // well within the scores: it must be seen
+            const MatrixD bounded = backend_->download_double(
+                backend_->attention(upload(*backend_, q, precision), upload(*backend_, k, precision),
+                                    upload(*backend_, v, precision), capped));
+            QVERIFY(relative_difference(bounded, plain_attention(q, k, v, capped)) < (twice ? 1e-13 : 2e-6));
         }
     }
 

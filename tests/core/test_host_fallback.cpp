@@ -158,6 +158,15 @@ std::vector<Case> forward_cases()
     return {
         {"rms_norm",
          [=](Backend& b) { return b.download_double(b.rms_norm(floats(b, 9, 12, 13), bias(b), 1e-5)); }},
+        {"rms_norm of each head",
+         [](Backend& b) {
+             return b.download_double(b.rms_norm(floats(b, 9, 12, 13), floats(b, 1, 4, 12), 1e-5));
+         }},
+        {"layer_norm",
+         [=](Backend& b) {
+             return b.download_double(
+                 b.layer_norm(floats(b, 9, 12, 13), bias(b), floats(b, 1, 12, 16), 1e-5));
+         }},
         {"add_bias",
          [=](Backend& b) {
              return changed(b, floats(b, 9, 12, 13), [&](Buffer& x) { b.add_bias(x, bias(b)); });
@@ -178,6 +187,24 @@ std::vector<Case> forward_cases()
              return changed(b, floats(b, 9, 12, 13),
                             [&](Buffer& gate) { b.silu_multiply(gate, floats(b, 9, 12, 14)); });
          }},
+        {"activate",
+         [](Backend& b) {
+             return changed(b, floats(b, 9, 12, 13), [&](Buffer& x) { b.activate(x, Activation::Gelu); });
+         }},
+        {"activate_multiply",
+         [](Backend& b) {
+             return changed(b, floats(b, 9, 12, 13), [&](Buffer& gate) {
+                 b.activate_multiply(gate, floats(b, 9, 12, 14), Activation::GeluTanh);
+             });
+         }},
+        {"activate_multiply with silu",
+         [](Backend& b) {
+             return changed(b, floats(b, 9, 12, 13), [&](Buffer& gate) {
+                 b.activate_multiply(gate, floats(b, 9, 12, 14), Activation::Silu);
+             });
+         }},
+        {"soft_cap",
+         [](Backend& b) { return changed(b, floats(b, 9, 12, 13), [&](Buffer& x) { b.soft_cap(x, 0.5); }); }},
         {"cross_entropy",
          [](Backend& b) { return MatrixD(b.cross_entropy(floats(b, 3, 12, 13), k_picked)); }},
     };

@@ -144,6 +144,13 @@ void rotate_token(T* x, const RopeShape& shape, const T* cosine, const T* sine, 
 }
 
 template <class T>
+void cap_scores(T* scores, Index count, T cap)
+{
+    for (Index i = 0; i < count; ++i)
+        scores[i] = cap * std::tanh(scores[i] / cap);
+}
+
+template <class T>
 struct AttentionJob {
     const RowMajor<T>& q;
     const RowMajor<T>& k;
@@ -175,6 +182,8 @@ void attend(const AttentionJob<T>& job, Index sequence, Index head, Index first,
         auto line = scores.row(i);
         line.head(begin).setZero();
         line.tail(keys - end).setZero();
+        if (shape.score_cap > 0.0)
+            cap_scores(line.data() + begin, end - begin, static_cast<T>(shape.score_cap));
         softmax(line.data() + begin, end - begin);
     }
     blas_gemm(Transpose::No, Transpose::No, count, shape.head_dim, keys, T(1), scores.data(), keys,
@@ -200,7 +209,8 @@ void require_attention(const Buffer& q, const Buffer& k, const Buffer& v, const 
 
 Buffer CpuBackend::rms_norm(const Buffer& x, const Buffer& gain, double epsilon)
 {
-    require(gain.rows() == 1 && gain.cols() == x.cols(), "rms_norm", "the gain has another width");
+    const Index width = gain.cols();
+    require(gain.rows() == 1 && width > 0 && x.cols() % width == 0, "rms_norm", "the gain has another width");
     require(gain.precision() == x.precision(), "rms_norm", "precisions differ");
     if (x.empty())
         return allocate(x.rows(), x.cols(), x.precision());
@@ -210,9 +220,12 @@ Buffer CpuBackend::rms_norm(const Buffer& x, const Buffer& gain, double epsilon)
         RowMajor<T> out(in.rows(), in.cols());
         for_stretches(in.rows(), rows_per_task(in.cols()), [&](Index first, Index count) {
             for (Index i = first; i < first + count; ++i) {
-                const double mean = square_sum(in.row(i).data(), in.cols()) / static_cast<double>(in.cols());
-                const T scale = static_cast<T>(1.0 / std::sqrt(mean + epsilon));
-                out.row(i).array() = in.row(i).array() * scale * factors.row(0).array();
+                for (Index start = 0; start < in.cols(); start += width) {
+                    const auto part = in.row(i).segment(start, width).array();
+                    const double mean = square_sum(part.data(), width) / static_cast<double>(width);
+                    const T scale = static_cast<T>(1.0 / std::sqrt(mean + epsilon));
+                    out.row(i).segment(start, width).array() = part * scale * factors.row(0).array();
+                }
             }
         });
         return make_buffer(std::move(out));

@@ -67,7 +67,7 @@ void weight_figures(const Matrix& weight, LayerStats& stats)
 Result<LayerStats> stats_of(const LinearLayer& layer, const Model& model, const CalibrationStore* calibration,
                             const StatsOptions& options, Session& session)
 {
-    auto weight = model.checkpoint().read(layer.weight());
+    auto weight = model.weight(layer);
     if (!weight)
         return weight.error();
     LayerStats stats;

@@ -149,7 +149,7 @@ Status renderView(const LaunchOptions& options)
             return read.error();
         moments = std::move(*read);
     }
-    const auto weight = (*model)->checkpoint().read(layer->weight());
+    const auto weight = (*model)->weight(*layer);
     if (!weight)
         return weight.error();
     const Moments* given = moments ? &*moments : nullptr;

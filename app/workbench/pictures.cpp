@@ -31,7 +31,7 @@ Result<SpectrumPointer> computeSpectrum(const Model& model, const CalibrationPoi
                                         const LinearLayer& layer, const UniformGrid& grid, Backend& backend,
                                         Monitor& monitor)
 {
-    const auto weight = model.checkpoint().read(layer.weight());
+    const auto weight = model.weight(layer);
     if (!weight)
         return weight.error();
     const auto moments = momentsOf(calibration, layer);
@@ -101,7 +101,7 @@ void Pictures::requestChannels(const QString& layer)
             const LinearLayer* linear = model->find_linear(name);
             if (!linear)
                 return usage_error("There is no such layer", name);
-            const auto weight = model->checkpoint().read(linear->weight());
+            const auto weight = model->weight(*linear);
             if (!weight)
                 return weight.error();
             monitor.throw_if_cancelled();

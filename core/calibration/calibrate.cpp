@@ -97,8 +97,13 @@ public:
         if (found == groups_.end())
             return internal_error("the forward pass names an input group that the model does not list", name);
         const Matrix host = backend_.download(x);
+        if (first_window != first_window_) {
+            first_window_ = first_window;
+            batch_tokens_ = host.rows(); // attention's input comes first: every token of the batch
+        }
         if (!host.allFinite())
-            return not_finite(block, first_window, length, name, host);
+            return host.rows() == batch_tokens_ ? not_finite(block, first_window, length, name, host)
+                                                : not_finite(block, name);
         backend_.gram(1.0, x, Transpose::Yes, 1.0, found->second.gram);
         found->second.statistics.add(host);
         return {};
@@ -133,7 +138,8 @@ private:
     TensorSource hessian_source(std::string name, const Group& group) const
     {
         const Buffer gram = group.gram;
-        const auto tokens = static_cast<double>(group.statistics.tokens());
+        // An expert that no token reached has 0; reading its moments says so.
+        const auto tokens = static_cast<double>(std::max<std::uint64_t>(1, group.statistics.tokens()));
         return {std::move(name),
                 DType::F64,
                 {gram.rows(), gram.cols()},
@@ -157,8 +163,18 @@ private:
             {}, "The model overflows on this text: check its weights, or calibrate with another text");
     }
 
+    /// Of an expert's input, whose rows are not those of the windows.
+    static Error not_finite(int block, const std::string& group)
+    {
+        return bad_input(
+            "an activation is not finite in block " + std::to_string(block) + ", input of " + group, {},
+            "The model overflows on this text: check its weights, or calibrate with another text");
+    }
+
     Backend& backend_;
     std::map<std::string, Group> groups_;
+    Index first_window_ = -1;
+    Index batch_tokens_ = 0;
 };
 
 Json index_of(const CalibrationSource& source, const std::vector<GroupWidths>& blocks)

@@ -104,7 +104,11 @@ Result<Counts> read_counts(const CheckpointReader& reader, std::string_view grou
     if (!view)
         return view.error();
     const auto counts = elements<std::int64_t>(*view);
-    if (counts.size() != 2 || counts[0] < 1 || counts[1] < 0)
+    if (counts.size() == 2 && counts[0] == 0)
+        return bad_input("no token of the calibration text reached " + std::string(group),
+                         reader.path().string(),
+                         "Calibrate with more or other text, or leave the layers of this expert out");
+    if (counts.size() != 2 || counts[0] < 0 || counts[1] < 0)
         return broken(reader.path(), "the token count of " + std::string(group) + " is out of range");
     return Counts{static_cast<std::uint64_t>(counts[0]), static_cast<std::uint64_t>(counts[1])};
 }

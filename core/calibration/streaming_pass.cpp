@@ -170,7 +170,7 @@ public:
     Status embed_all()
     {
         return each_batch("embedding", [&](Index first, Index count) -> Status {
-            auto embedded = embed(model_, windows_.range(first, count), backend_);
+            auto embedded = embed(model_, windows_.range(first, count), windows_.length, backend_);
             if (!embedded)
                 return embedded.error();
             states_.rows(first * windows_.length, count * windows_.length) = backend_.download(*embedded);

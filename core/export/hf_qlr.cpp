@@ -81,6 +81,31 @@ std::vector<const TensorInfo*> untouched_tensors(const Run& run, const Model& mo
     return tensors;
 }
 
+/// The loader script puts its modules in the place of torch.nn.Linear modules by name.
+Status check_loadable(const Run& run, const Model& model)
+{
+    const std::string remedy = "Export with hf instead";
+    for (const LinearLayer* layer : packed_layers(run, model)) {
+        if (layer->transposed)
+            return bad_input("the layer is a Conv1D in transformers, which the loader script cannot replace",
+                             layer->name, remedy);
+        if (layer->expert >= 0)
+            return bad_input(
+                "transformers keeps the experts of a block in one module, which the loader script "
+                "cannot replace",
+                layer->name, remedy);
+    }
+    auto usual = architecture_for(model.config());
+    if (!usual)
+        return usual.error();
+    if ((*usual)->embedding() != model.architecture().embedding())
+        return bad_input(
+            "the checkpoint leaves out the prefix of its tensors' names, so that the loader script "
+            "cannot find the modules",
+            model.path().string(), remedy);
+    return {};
+}
+
 class HfQlrExporter : public Exporter {
 public:
     const ExporterInfo& info() const override
@@ -103,7 +128,7 @@ public:
             if (auto fits = check_packable(*decomposition); !fits)
                 return fits.error().in(result.layer);
         }
-        return {};
+        return check_loadable(run, model);
     }
 
     Result<std::uint64_t> estimate_bytes(const Run& run, const Model& model) const override

@@ -8,28 +8,58 @@ namespace {
 
 using ExpectedShapes = std::map<std::string, Shape, std::less<>>;
 
+void expect_norm(ExpectedShapes& shapes, const std::string& gain, Index width, NormKind kind)
+{
+    if (gain.empty())
+        return;
+    shapes[gain] = {width};
+    if (kind == NormKind::MeanVariance)
+        shapes[norm_bias(gain)] = {width};
+}
+
+void expect_block(ExpectedShapes& shapes, const Architecture& architecture, const ModelConfig& config,
+                  int block)
+{
+    const BlockNames names = architecture.block_names(block);
+    const NormKind kind = architecture.norm_kind();
+    for (const std::string* gain :
+         {&names.attention_norm, &names.mlp_norm, &names.attention_result_norm, &names.mlp_result_norm})
+        expect_norm(shapes, *gain, config.hidden, kind);
+    for (const std::string* gain : {&names.query_norm, &names.key_norm})
+        expect_norm(shapes, *gain, config.head_dim, kind);
+    if (!names.router.empty())
+        shapes[names.router] = {config.experts, config.hidden};
+}
+
 ExpectedShapes expected_shapes(const Architecture& architecture, const ModelConfig& config)
 {
     ExpectedShapes shapes;
     shapes[architecture.embedding()] = {config.vocabulary, config.hidden};
-    shapes[architecture.final_norm()] = {config.hidden};
+    if (const std::string positions = architecture.positions(); !positions.empty())
+        shapes[positions] = {config.max_positions + architecture.first_position(), config.hidden};
+    expect_norm(shapes, architecture.final_norm(), config.hidden, architecture.norm_kind());
     if (!config.tied_embeddings)
         shapes[architecture.head()] = {config.vocabulary, config.hidden};
-    for (int block = 0; block < static_cast<int>(config.blocks); ++block) {
-        const BlockNames names = architecture.block_names(block);
-        shapes[names.attention_norm] = {config.hidden};
-        shapes[names.mlp_norm] = {config.hidden};
-    }
+    for (int block = 0; block < static_cast<int>(config.blocks); ++block)
+        expect_block(shapes, architecture, config, block);
     for (const LinearLayer& layer : architecture.linears(config)) {
-        shapes[layer.weight()] = {layer.out, layer.in};
+        shapes[layer.weight()] = layer.transposed ? Shape{layer.in, layer.out} : Shape{layer.out, layer.in};
         if (architecture.has_bias(config, layer.role))
             shapes[layer.bias()] = {layer.out};
     }
     return shapes;
 }
 
-/// Stored by old versions of transformers, made anew by every loader.
-bool is_buffer(std::string_view name) { return name.ends_with(".rotary_emb.inv_freq"); }
+/// Stored by old versions of transformers, made anew by every loader: rotations and causal masks.
+bool is_buffer(std::string_view name)
+{
+    for (const std::string_view end :
+         {".rotary_emb.inv_freq", ".masked_bias", ".attn.bias", ".attention.bias"}) {
+        if (name.ends_with(end))
+            return true;
+    }
+    return false;
+}
 
 /// "a, b, c and 12 more".
 std::string list(const std::vector<std::string>& names)
@@ -60,8 +90,14 @@ Status check_tensor(const TensorInfo& tensor, const Shape& expected, const Check
 
 std::string_view short_name(LinearRole role)
 {
-    static constexpr std::string_view k_names[] = {"q", "k", "v", "o", "gate", "up", "down"};
+    static constexpr std::string_view k_names[] = {"q",    "k",  "v",       "qkv", "o",
+                                                   "gate", "up", "gate_up", "down"};
     return k_names[static_cast<std::size_t>(role)];
+}
+
+std::string norm_bias(std::string_view gain)
+{
+    return std::string(gain.substr(0, gain.rfind('.'))) + ".bias";
 }
 
 Status Architecture::check(const ModelConfig& config, const CheckpointReader& reader) const

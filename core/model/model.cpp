@@ -17,12 +17,13 @@ public:
     Result<LinearWeight> linear(const LinearLayer& layer, Backend& backend) const override
     {
         const CheckpointReader& reader = model_->checkpoint();
-        auto weight = reader.read(layer.weight());
+        auto weight = model_->weight(layer);
         if (!weight)
             return weight.error();
         LinearWeight result;
         result.weight = backend.upload(*weight);
-        if (reader.find(layer.bias())) { // the architecture's check has refused any that does not belong
+        // A tensor of that name may be a mask that the check passes over.
+        if (model_->architecture().has_bias(model_->config(), layer.role)) {
             auto bias = reader.read(layer.bias());
             if (!bias)
                 return bias.error();
@@ -47,6 +48,24 @@ Status check_ids(const Model& model, std::span<const TokenId> ids)
     return {};
 }
 
+/// These rows of a tensor, in this order, and nothing else of it. Each must exist.
+Result<Matrix> table_rows(const Model& model, const std::string& name, const std::vector<Index>& wanted)
+{
+    const auto table = model.checkpoint().view(name);
+    if (!table)
+        return table.error();
+    Matrix rows(static_cast<Index>(wanted.size()), model.config().hidden);
+    for (Index i = 0; i < rows.rows(); ++i) {
+        const Index row = wanted[static_cast<std::size_t>(i)];
+        table->decode_row(row, rows.row(i).data());
+        if (!rows.row(i).allFinite())
+            return bad_input("row " + std::to_string(row) + " holds a value that is not finite",
+                             model.path().string() + ": tensor " + name,
+                             "Download the file again; if it stays so, the model itself is damaged");
+    }
+    return rows;
+}
+
 } // namespace
 
 Result<std::shared_ptr<const Model>> Model::open(const std::filesystem::path& path)
@@ -59,6 +78,8 @@ Result<std::shared_ptr<const Model>> Model::open(const std::filesystem::path& pa
     model->folder_ = std::filesystem::is_directory(path, problem) ? path : path.parent_path();
     if (auto described = model->describe(); !described)
         return described.error();
+    if (auto fitted = model->architecture_->fitted_to(*model->reader_))
+        model->architecture_ = std::move(fitted);
     if (auto checked = model->architecture_->check(model->config_, *model->reader_); !checked)
         return checked.error();
     model->linears_ = model->architecture_->linears(model->config_);
@@ -120,6 +141,14 @@ const LinearLayer* Model::find_linear(std::string_view name) const
     return found == linears_.end() ? nullptr : &*found;
 }
 
+Result<Matrix> Model::weight(const LinearLayer& layer) const
+{
+    auto stored = reader_->read(layer.weight());
+    if (!stored || !layer.transposed)
+        return stored;
+    return Matrix(stored->transpose());
+}
+
 Result<std::shared_ptr<const Tokenizer>> Model::tokenizer() const
 {
     const std::lock_guard lock(tokenizer_mutex_);
@@ -150,31 +179,39 @@ std::unique_ptr<WeightSource> checkpoint_weights(std::shared_ptr<const Model> mo
     return std::make_unique<CheckpointWeights>(std::move(model));
 }
 
-Result<Buffer> embed(const Model& model, std::span<const TokenId> ids, Backend& backend)
+Result<Buffer> embed(const Model& model, std::span<const TokenId> ids, Index sequence_length,
+                     Backend& backend)
 {
     if (auto checked = check_ids(model, ids); !checked)
         return checked.error();
-    const std::string name = model.architecture().embedding();
-    const auto table = model.checkpoint().view(name);
-    if (!table)
-        return table.error();
-    const Index hidden = model.config().hidden;
-    Matrix rows(static_cast<Index>(ids.size()), hidden); // only the rows in use: the table may be a gigabyte
-    for (Index i = 0; i < rows.rows(); ++i) {
-        const auto id = static_cast<std::size_t>(ids[static_cast<std::size_t>(i)]);
-        table->decode_row(static_cast<std::int64_t>(id), rows.row(i).data());
-        if (!rows.row(i).allFinite())
-            return bad_input("row " + std::to_string(id) + " holds a value that is not finite",
-                             model.path().string() + ": tensor " + name,
-                             "Download the file again; if it stays so, the model itself is damaged");
+    const Architecture& architecture = model.architecture();
+    std::vector<Index> wanted(ids.begin(), ids.end());
+    auto rows = table_rows(model, architecture.embedding(), wanted); // the table may be a gigabyte
+    if (!rows)
+        return rows.error();
+    const double scale = architecture.embedding_scale(model.config());
+    if (scale != 1.0)
+        *rows *= static_cast<float>(scale);
+    if (!architecture.positions().empty()) {
+        if (sequence_length > model.config().max_positions)
+            return bad_input("a sequence has " + std::to_string(sequence_length)
+                                 + " tokens, but the model has learned "
+                                 + std::to_string(model.config().max_positions) + " positions",
+                             model.path().string(), "Choose a smaller length");
+        for (std::size_t i = 0; i < wanted.size(); ++i)
+            wanted[i] = static_cast<Index>(i) % sequence_length + architecture.first_position();
+        const auto positions = table_rows(model, architecture.positions(), wanted);
+        if (!positions)
+            return positions.error();
+        *rows += *positions;
     }
-    return backend.upload(rows);
+    return backend.upload(*rows);
 }
 
 Result<OutputHead> OutputHead::load(const Model& model, Backend& backend)
 {
     const Architecture& architecture = model.architecture();
-    auto norm = model.checkpoint().read(architecture.final_norm());
+    auto norm = Norm::load(model, architecture.final_norm(), backend);
     if (!norm)
         return norm.error();
     auto weight = model.checkpoint().read(model.config().tied_embeddings ? architecture.embedding()
@@ -182,16 +219,18 @@ Result<OutputHead> OutputHead::load(const Model& model, Backend& backend)
     if (!weight)
         return weight.error();
     OutputHead head;
-    head.norm_ = backend.upload(*norm);
+    head.norm_ = std::move(*norm);
     head.head_ = backend.upload(*weight);
-    head.epsilon_ = model.config().norm_epsilon;
+    head.logit_cap_ = model.config().logit_cap;
     return head;
 }
 
 Buffer OutputHead::logits(const Buffer& hidden, Backend& backend) const
 {
-    const Buffer normed = backend.rms_norm(hidden, norm_, epsilon_);
-    return backend.multiply(normed, Transpose::No, head_, Transpose::Yes);
+    Buffer logits = backend.multiply(normalized(hidden, backend), Transpose::No, head_, Transpose::Yes);
+    if (logit_cap_ > 0.0)
+        backend.soft_cap(logits, logit_cap_);
+    return logits;
 }
 
 Result<Matrix> logits(const Model& model, const WeightSource& weights, std::span<const TokenId> ids,
@@ -205,7 +244,7 @@ Result<Matrix> logits(const Model& model, const WeightSource& weights, std::span
         return bad_input("the text has " + std::to_string(length) + " tokens, but the model's context holds "
                              + std::to_string(model.config().max_positions),
                          model.path().string(), "Shorten the text");
-    auto hidden = embed(model, ids, backend);
+    auto hidden = embed(model, ids, length, backend);
     if (!hidden)
         return hidden.error();
     const auto blocks = static_cast<int>(model.config().blocks);

@@ -6,6 +6,7 @@
 #include "core/compute/backend.h"
 #include "core/model/architecture.h"
 #include "core/model/model_config.h"
+#include "core/model/norm.h"
 #include "core/model/tokenizer.h"
 
 #include <filesystem>
@@ -29,6 +30,8 @@ public:
     const Architecture& architecture() const { return *architecture_; }
     const std::vector<LinearLayer>& linears() const { return linears_; }
     const LinearLayer* find_linear(std::string_view name) const;
+    /// A layer's weight, out × in however it is stored. Errors: those of CheckpointReader::read.
+    Result<Matrix> weight(const LinearLayer& layer) const;
     /// Errors: why there is no tokenizer (statistics of weights still work without one).
     Result<std::shared_ptr<const Tokenizer>> tokenizer() const;
 
@@ -78,28 +81,28 @@ public:
     void forward(Buffer& hidden, Index sequence_length, Backend& backend, const InputObserver& observer = {}) const;
 
 private:
-    TransformerBlock() = default;
-    const Model* model_ = nullptr;
-    int block_ = 0;
-    Buffer attention_norm_;
-    Buffer mlp_norm_;
-    std::vector<std::pair<LinearLayer, LinearWeight>> linears_; // in LinearRole order
-    std::vector<double> rope_frequencies_;
+    struct Parts;
+    explicit TransformerBlock(std::shared_ptr<const Parts> parts) : parts_(std::move(parts)) {}
+
+    std::shared_ptr<const Parts> parts_;
 };
 
-/// Rows of the embedding for token ids: tokens × hidden. Errors: BadInput (id out of range).
-Result<Buffer> embed(const Model& model, std::span<const TokenId> ids, Backend& backend);
+/// What enters the first block, tokens × hidden: rows of the embedding, scaled and with learned positions where the
+/// family has them. `ids` are whole sequences of `sequence_length`. Errors: BadInput (id out of range, a sequence longer
+/// than the learned positions).
+Result<Buffer> embed(const Model& model, std::span<const TokenId> ids, Index sequence_length, Backend& backend);
 /// Final norm and head applied to hidden states: tokens × vocabulary. The head is loaded once per OutputHead.
 class OutputHead {
 public:
     static Result<OutputHead> load(const Model& model, Backend& backend);
+    Buffer normalized(const Buffer& hidden, Backend& backend) const { return norm_.apply(hidden, backend); }
     Buffer logits(const Buffer& hidden, Backend& backend) const;
 
 private:
     OutputHead() = default;
-    Buffer norm_;
+    Norm norm_;
     Buffer head_;
-    double epsilon_ = 1e-5;
+    double logit_cap_ = 0.0; ///< 0: none
 };
 
 /// Logits of one sequence: tokens × vocabulary. Errors: BadInput (empty, id out of range, longer than the context).

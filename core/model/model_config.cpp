@@ -14,6 +14,8 @@ constexpr Index k_max_vocabulary = Index{1} << 26;
 constexpr Index k_max_width = Index{1} << 22;
 constexpr Index k_max_blocks = 10'000;
 constexpr Index k_max_heads = Index{1} << 16;
+constexpr Index k_max_experts = 1024;
+constexpr Index k_max_all_experts = 100'000;
 constexpr Index k_max_positions = std::numeric_limits<std::int32_t>::max();
 
 /// Reads keys into fields and keeps the first problem, so that the list of keys stays readable.
@@ -82,50 +84,128 @@ private:
     Error problem_;
 };
 
-/// transformers 4 has rope_theta and rope_scaling, transformers 5 one object rope_parameters with both.
-void read_rope(KeyReader& keys, const Json& config, ModelConfig& result)
+/// transformers 4 has rope_theta and rope_scaling, transformers 5 one object rope_parameters with both, or
+/// one for each type of layer.
+void read_rope(KeyReader& keys, const Json& config, const ConfigKeys& spelling, ModelConfig& result)
 {
-    const Json& parameters = config["rope_parameters"];
-    if (!parameters.is_null() && !parameters.is_object())
+    const Json* parameters = &config["rope_parameters"];
+    if (!parameters->is_null() && !parameters->is_object())
         return keys.fail("rope_parameters", "an object was expected");
-    if (parameters["full_attention"].is_object() || parameters["sliding_attention"].is_object())
+    result.local_rope_theta = spelling.default_local_rope_theta;
+    const Json& local = (*parameters)["sliding_attention"];
+    const bool by_type = (*parameters)["full_attention"].is_object() || local.is_object();
+    if (by_type && !spelling.layer_types)
         return keys.fail("rope_parameters", "one set for each layer type is not known for this architecture");
-    const Json& theta = parameters.find("rope_theta") ? parameters["rope_theta"] : config["rope_theta"];
-    keys.positive(theta, "rope_theta", result.rope_theta, 10000.0);
-    const Json& scaling = parameters.is_object() ? parameters : config["rope_scaling"];
+    if (local.is_object()) {
+        keys.positive(local["rope_theta"], "rope_theta", result.local_rope_theta, 10000.0);
+        result.local_rope_scaling = local;
+    } else if (spelling.default_local_rope_theta > 0.0) {
+        keys.positive(config["rope_local_base_freq"], "rope_local_base_freq", result.local_rope_theta,
+                      spelling.default_local_rope_theta);
+    }
+    if (by_type)
+        parameters = &(*parameters)["full_attention"];
+    const Json& old_theta =
+        config["rope_theta"].is_null() ? config[spelling.rope_theta] : config["rope_theta"];
+    const Json& theta = parameters->find("rope_theta") ? (*parameters)["rope_theta"] : old_theta;
+    keys.positive(theta, "rope_theta", result.rope_theta, spelling.default_rope_theta);
+    const Json& new_share = (*parameters)["partial_rotary_factor"];
+    const Json& old_share = config["partial_rotary_factor"].is_null() ? config[spelling.rotary_share]
+                                                                      : config["partial_rotary_factor"];
+    keys.positive(new_share.is_null() ? old_share : new_share, spelling.rotary_share, result.rotary_share,
+                  spelling.default_rotary_share);
+    if (keys.ok() && result.rotary_share > 1.0)
+        return keys.fail(spelling.rotary_share, "more than a whole head cannot be turned");
+    const Json& scaling = parameters->is_object() ? *parameters : config["rope_scaling"];
     if (!scaling.is_null() && !scaling.is_object())
         return keys.fail("rope_scaling", "an object or null was expected");
     result.rope_scaling = scaling;
 }
 
-void read_window(KeyReader& keys, const Json& config, ModelConfig& result)
+void read_layer_types(KeyReader& keys, const Json& types, ModelConfig& result)
 {
-    result.sliding_window = 0;
-    const Json& in_use = config["use_sliding_window"];
-    if (!config["sliding_window"].is_null() && (in_use.is_null() || in_use.boolean(true)))
-        keys.size("sliding_window", result.sliding_window, k_max_positions);
+    const Json::Array* names = types.array_if();
+    if (!names || names->size() != static_cast<std::size_t>(result.blocks))
+        return keys.fail("layer_types", "a list with one name for each of the "
+                                            + std::to_string(result.blocks) + " layers was expected");
+    for (const Json& name : *names) {
+        const std::string text = name.string();
+        if (text != "full_attention" && text != "sliding_attention")
+            return keys.fail("layer_types",
+                             "the type \"" + text.substr(0, 80)
+                                 + "\" is not known; known: full_attention, sliding_attention");
+        result.slides.push_back(text == "sliding_attention");
+    }
 }
 
-void read_attention(KeyReader& keys, ModelConfig& result)
+void read_window(KeyReader& keys, const Json& config, const ConfigKeys& spelling, ModelConfig& result)
 {
-    keys.size("num_attention_heads", result.heads, k_max_heads);
-    keys.size("num_key_value_heads", result.kv_heads, k_max_heads, result.heads);
+    result.sliding_window = config.find("sliding_window") ? 0 : spelling.default_window;
+    bool in_use = true;
+    if (!config["use_sliding_window"].is_null() || spelling.window_is_switched)
+        keys.flag("use_sliding_window", in_use, false);
+    if (!in_use)
+        result.sliding_window = 0;
+    else if (!config["sliding_window"].is_null())
+        keys.size("sliding_window", result.sliding_window, k_max_positions);
+    if (spelling.layer_types && keys.ok() && !config["layer_types"].is_null())
+        read_layer_types(keys, config["layer_types"], result);
+}
+
+void read_attention(KeyReader& keys, const ConfigKeys& spelling, ModelConfig& result)
+{
+    keys.size(spelling.heads, result.heads, k_max_heads);
+    result.kv_heads = result.heads;
+    if (spelling.kv_heads && keys.ok())
+        keys.size(spelling.kv_heads, result.kv_heads, k_max_heads,
+                  spelling.default_kv_heads.value_or(result.heads));
     if (!keys.ok())
         return;
     if (result.heads % result.kv_heads != 0)
-        return keys.fail("num_key_value_heads", "it is " + std::to_string(result.kv_heads)
-                                                    + ", which does not divide the "
-                                                    + std::to_string(result.heads) + " attention heads");
+        return keys.fail(spelling.kv_heads, "it is " + std::to_string(result.kv_heads)
+                                                + ", which does not divide the "
+                                                + std::to_string(result.heads) + " attention heads");
     const bool divides = result.hidden % result.heads == 0;
-    keys.size("head_dim", result.head_dim, k_max_width,
-              divides ? std::optional<Index>(result.hidden / result.heads) : std::nullopt);
-    if (keys.ok() && result.head_dim % 2 != 0)
+    std::optional<Index> absent = spelling.default_head_dim;
+    if (!absent && divides)
+        absent = result.hidden / result.heads;
+    keys.size("head_dim", result.head_dim, k_max_width, absent);
+    if (keys.ok() && spelling.rotary && result.head_dim % 2 != 0)
         keys.fail("head_dim",
                   "it is " + std::to_string(result.head_dim) + ", but rotary positions need an even number");
     if (keys.ok() && result.heads * result.head_dim > k_max_width)
         keys.fail("head_dim", "all heads together are " + std::to_string(result.heads * result.head_dim)
                                   + " wide, more than the " + std::to_string(k_max_width)
                                   + " that are accepted");
+}
+
+void read_sizes(KeyReader& keys, const ConfigKeys& spelling, ModelConfig& result)
+{
+    keys.size("vocab_size", result.vocabulary, k_max_vocabulary);
+    keys.size(spelling.hidden, result.hidden, k_max_width);
+    std::optional<Index> intermediate;
+    if (spelling.intermediate_factor > 0)
+        intermediate = spelling.intermediate_factor * result.hidden;
+    keys.size(spelling.intermediate, result.intermediate, k_max_width, intermediate);
+    keys.size(spelling.blocks, result.blocks, k_max_blocks);
+    keys.size(spelling.positions, result.max_positions, k_max_positions, spelling.default_positions);
+    if (!keys.ok() || !spelling.experts)
+        return;
+    keys.size(spelling.experts, result.experts, k_max_experts);
+    if (keys.ok())
+        keys.size(spelling.experts_per_token, result.experts_per_token, result.experts);
+    if (keys.ok() && result.experts * result.blocks > k_max_all_experts)
+        keys.fail(spelling.experts, "all blocks together have "
+                                        + std::to_string(result.experts * result.blocks)
+                                        + " experts, more than the " + std::to_string(k_max_all_experts)
+                                        + " that are accepted");
+}
+
+/// A soft cap: null means none, an absent key the family's own.
+void read_cap(KeyReader& keys, const Json& config, const char* key, double fallback, double& field)
+{
+    if (key)
+        keys.positive(config[key], key, field, config.find(key) ? 0.0 : fallback);
 }
 
 } // namespace
@@ -144,24 +224,33 @@ Result<ModelConfig> ModelConfig::parse(const Json& config)
         return keys.problem();
     // Before the sizes: other families spell their keys differently, and "hidden_size is missing" would
     // mislead.
-    if (!detail::find_architecture(result.model_type))
+    const auto architecture = detail::find_architecture(result.model_type);
+    if (!architecture)
         return detail::unknown_architecture(result.model_type);
 
-    keys.size("vocab_size", result.vocabulary, k_max_vocabulary);
-    keys.size("hidden_size", result.hidden, k_max_width);
-    keys.size("intermediate_size", result.intermediate, k_max_width);
-    keys.size("num_hidden_layers", result.blocks, k_max_blocks);
-    keys.size("max_position_embeddings", result.max_positions, k_max_positions, 2048);
+    const ConfigKeys& spelling = architecture->config_keys();
+    read_sizes(keys, spelling, result);
     if (keys.ok())
-        read_attention(keys, result);
-    keys.positive(config["rms_norm_eps"], "rms_norm_eps", result.norm_epsilon, 1e-6);
-    keys.text("hidden_act", result.activation, "silu");
-    keys.flag("tie_word_embeddings", result.tied_embeddings, false);
-    keys.flag("attention_bias", result.attention_bias, false);
-    keys.flag("mlp_bias", result.mlp_bias, false);
+        read_attention(keys, spelling, result);
+    result.norm_epsilon = spelling.default_epsilon;
+    if (spelling.epsilon)
+        keys.positive(config[spelling.epsilon], spelling.epsilon, result.norm_epsilon,
+                      spelling.default_epsilon);
+    keys.text(spelling.activation, result.activation, spelling.default_activation);
+    keys.flag("tie_word_embeddings", result.tied_embeddings, spelling.default_tied);
+    if (spelling.attention_bias)
+        keys.flag(spelling.attention_bias, result.attention_bias, spelling.default_bias);
+    if (spelling.mlp_bias)
+        keys.flag(spelling.mlp_bias, result.mlp_bias, spelling.default_bias);
+    if (spelling.query_scale)
+        keys.positive(config[spelling.query_scale], spelling.query_scale, result.query_scale,
+                      spelling.default_query_scale);
+    read_cap(keys, config, spelling.score_cap, spelling.default_score_cap, result.score_cap);
+    read_cap(keys, config, spelling.logit_cap, spelling.default_logit_cap, result.logit_cap);
     keys.text(config["dtype"].is_null() ? "torch_dtype" : "dtype", result.dtype, "");
-    read_rope(keys, config, result);
-    read_window(keys, config, result);
+    if (spelling.rotary)
+        read_rope(keys, config, spelling, result);
+    read_window(keys, config, spelling, result);
     if (!keys.ok())
         return keys.problem();
     return result;

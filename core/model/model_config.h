@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace rankscope {
 
@@ -30,6 +31,15 @@ struct ModelConfig {
     bool attention_bias = false;
     bool mlp_bias = false;
     Index sliding_window = 0;     ///< 0 = none
+    std::vector<bool> slides;     ///< "layer_types": whether a block has the window; empty: the family's own rule
+    double local_rope_theta = 0;  ///< of sliding blocks; 0: as the others
+    Json local_rope_scaling;
+    double rotary_share = 1.0;    ///< how much of a head is turned
+    double query_scale = 0;       ///< attention scores are divided by its root; 0: head_dim
+    double score_cap = 0;         ///< soft caps of attention scores and logits; 0: none
+    double logit_cap = 0;
+    Index experts = 0;
+    Index experts_per_token = 0;
     std::string dtype;            ///< as written, may be empty
     Json raw;                     ///< the whole config.json
 

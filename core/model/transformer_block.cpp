@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
+// One forward pass for all families: what differs between them is data (BlockTraits, BlockNames, the roles
+// that the family's table lists), never the family's name.
 #include "core/model/model.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <map>
+#include <numeric>
 
 namespace rankscope {
 namespace {
@@ -37,31 +42,123 @@ Buffer apply(const LinearWeight& linear, const Buffer& x, Backend& backend)
     return y;
 }
 
-Result<Buffer> load_norm(const Model& model, const std::string& name, Backend& backend)
+using Columns = std::vector<Index>;
+
+Columns range(Index first, Index count)
 {
-    auto gain = model.checkpoint().read(name);
-    if (!gain)
-        return gain.error();
-    return backend.upload(*gain);
+    Columns columns(static_cast<std::size_t>(count));
+    std::iota(columns.begin(), columns.end(), first);
+    return columns;
 }
+
+/// Where the parts of a fused product stand: those of q, k and v.
+std::array<Columns, 3> fused_columns(const ModelConfig& config, bool by_head)
+{
+    const Index queries = config.heads * config.head_dim;
+    const Index keys = config.kv_heads * config.head_dim;
+    if (!by_head)
+        return {range(0, queries), range(queries, keys), range(queries + keys, keys)};
+    std::array<Columns, 3> parts;
+    for (Index head = 0; head < config.heads; ++head) {
+        for (std::size_t part = 0; part < parts.size(); ++part) {
+            const Columns columns =
+                range((3 * head + static_cast<Index>(part)) * config.head_dim, config.head_dim);
+            parts[part].insert(parts[part].end(), columns.begin(), columns.end());
+        }
+    }
+    return parts;
+}
+
+/// The tokens that one expert gets, and with which weight each counts.
+struct Share {
+    std::vector<Index> tokens;
+    std::vector<float> weights;
+};
+
+/// Softmax over all experts; each token goes to its best ones, whose weights are scaled to sum to 1.
+std::vector<Share> route(const Matrix& scores, Index chosen)
+{
+    std::vector<Share> shares(static_cast<std::size_t>(scores.cols()));
+    std::vector<Index> order(static_cast<std::size_t>(scores.cols()));
+    for (Index token = 0; token < scores.rows(); ++token) {
+        const auto row = scores.row(token);
+        std::iota(order.begin(), order.end(), Index{0});
+        std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) { return row[a] > row[b]; });
+        double total = 0.0;
+        const auto weight = [&](Index i) {
+            return std::exp(
+                static_cast<double>(row[order[static_cast<std::size_t>(i)]] - row[order.front()]));
+        };
+        for (Index i = 0; i < chosen; ++i)
+            total += weight(i);
+        for (Index i = 0; i < chosen; ++i) {
+            Share& share = shares[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])];
+            share.tokens.push_back(token);
+            share.weights.push_back(static_cast<float>(weight(i) / total));
+        }
+    }
+    return shares;
+}
+
+struct LoadedLinear {
+    LinearLayer layer;
+    LinearWeight weight;
+};
+
+/// Of one block: role and expert (−1: none) name a linear.
+using LoadedLinears = std::map<std::pair<LinearRole, int>, LoadedLinear>;
 
 } // namespace
 
-Result<TransformerBlock> TransformerBlock::load(const Model& model, const WeightSource& weights, int block,
-                                                Backend& backend)
+struct TransformerBlock::Parts {
+    ModelConfig config;
+    BlockTraits traits;
+    Norm attention_norm;
+    Norm mlp_norm;
+    Norm attention_result_norm;
+    Norm mlp_result_norm;
+    Norm query_norm;
+    Norm key_norm;
+    Buffer router; ///< experts × hidden, or empty
+    LoadedLinears linears;
+    std::array<Columns, 3> fused;         ///< of q, k, v
+    std::vector<double> rope_frequencies; ///< empty: learned positions
+
+    bool has(LinearRole role, int expert = -1) const { return linears.contains({role, expert}); }
+    Status load_norms(const Model& model, int block, Backend& backend);
+    Status load_linears(const Model& model, const WeightSource& weights, int block, Backend& backend);
+    bool complete() const;
+};
+
+Status TransformerBlock::Parts::load_norms(const Model& model, int block, Backend& backend)
 {
-    TransformerBlock result;
-    result.model_ = &model;
-    result.block_ = block;
     const BlockNames names = model.architecture().block_names(block);
-    auto attention_norm = load_norm(model, names.attention_norm, backend);
-    if (!attention_norm)
-        return attention_norm.error();
-    auto mlp_norm = load_norm(model, names.mlp_norm, backend);
-    if (!mlp_norm)
-        return mlp_norm.error();
-    result.attention_norm_ = std::move(*attention_norm);
-    result.mlp_norm_ = std::move(*mlp_norm);
+    const std::pair<Norm*, const std::string*> norms[] = {
+        {&attention_norm, &names.attention_norm},
+        {&mlp_norm, &names.mlp_norm},
+        {&attention_result_norm, &names.attention_result_norm},
+        {&mlp_result_norm, &names.mlp_result_norm},
+        {&query_norm, &names.query_norm},
+        {&key_norm, &names.key_norm},
+    };
+    for (const auto& [norm, name] : norms) {
+        auto loaded = Norm::load(model, *name, backend);
+        if (!loaded)
+            return loaded.error();
+        *norm = std::move(*loaded);
+    }
+    if (names.router.empty())
+        return {};
+    auto matrix = model.checkpoint().read(names.router);
+    if (!matrix)
+        return matrix.error();
+    router = backend.upload(*matrix);
+    return {};
+}
+
+Status TransformerBlock::Parts::load_linears(const Model& model, const WeightSource& weights, int block,
+                                             Backend& backend)
+{
     for (const LinearLayer& layer : model.linears()) {
         if (layer.block != block)
             continue;
@@ -70,60 +167,179 @@ Result<TransformerBlock> TransformerBlock::load(const Model& model, const Weight
             return weight.error();
         if (auto fits = check_shapes(layer, *weight); !fits)
             return fits.error();
-        result.linears_.emplace_back(layer, std::move(*weight));
+        linears[{layer.role, layer.expert}] = {layer, std::move(*weight)};
     }
-    std::sort(result.linears_.begin(), result.linears_.end(),
-              [](const auto& a, const auto& b) { return a.first.role < b.first.role; });
-    constexpr std::size_t k_roles = static_cast<std::size_t>(LinearRole::Down) + 1;
-    if (result.linears_.size() != k_roles)
-        return internal_error("block " + std::to_string(block) + " has "
-                              + std::to_string(result.linears_.size()) + " linears");
-    auto frequencies = model.architecture().rope_frequencies(model.config());
+    return complete() ? Status{} : internal_error("block " + std::to_string(block) + " lacks a linear");
+}
+
+/// Whether the forward pass finds every linear that it asks for.
+bool TransformerBlock::Parts::complete() const
+{
+    const bool separate = has(LinearRole::Query) && has(LinearRole::Key) && has(LinearRole::Value);
+    bool all = (separate || has(LinearRole::QueryKeyValue)) && has(LinearRole::Output);
+    const int first = router.empty() ? -1 : 0;
+    const int end = router.empty() ? 0 : static_cast<int>(config.experts);
+    for (int expert = first; expert < end; ++expert)
+        all = all && has(LinearRole::Down, expert)
+              && (has(LinearRole::Up, expert) || has(LinearRole::GateUp, expert));
+    return all;
+}
+
+namespace {
+
+/// One pass of tokens through a block.
+template <class Parts>
+class Pass {
+public:
+    Pass(const Parts& parts, Index sequence_length, Backend& backend, const InputObserver& observer)
+        : parts_(parts), length_(sequence_length), backend_(backend), observer_(observer)
+    {}
+
+    /// What attention adds to the hidden state whose norm x is.
+    Buffer attention(const Buffer& x)
+    {
+        const ModelConfig& config = parts_.config;
+        auto [q, k, v] = queries_keys_values(x);
+        q = parts_.query_norm.apply(q, backend_);
+        k = parts_.key_norm.apply(k, backend_);
+        if (const auto& frequencies = parts_.rope_frequencies; !frequencies.empty()) {
+            backend_.rope(q, {config.heads, config.head_dim, length_, frequencies, 1.0});
+            backend_.rope(k, {config.kv_heads, config.head_dim, length_, frequencies, 1.0});
+        }
+        const AttentionShape shape{
+            config.heads,         config.kv_heads, config.head_dim, length_, parts_.traits.attention_scale,
+            parts_.traits.window, config.score_cap};
+        const Buffer mixed = backend_.attention(q, k, v, shape);
+        observe(LinearRole::Output, -1, mixed);
+        return parts_.attention_result_norm.apply(project(LinearRole::Output, -1, mixed), backend_);
+    }
+
+    /// What the MLP, or the chosen experts, add.
+    Buffer mlp(const Buffer& x)
+    {
+        const Buffer result = parts_.router.empty() ? expert(x, -1) : experts(x);
+        return parts_.mlp_result_norm.apply(result, backend_);
+    }
+
+private:
+    const LoadedLinear& linear(LinearRole role, int expert) const
+    {
+        return parts_.linears.at({role, expert});
+    }
+    void observe(LinearRole role, int expert, const Buffer& x) const
+    {
+        if (observer_)
+            observer_(linear(role, expert).layer.input_group, x);
+    }
+    Buffer project(LinearRole role, int expert, const Buffer& x) const
+    {
+        return apply(linear(role, expert).weight, x, backend_);
+    }
+
+    std::array<Buffer, 3> queries_keys_values(const Buffer& x)
+    {
+        if (!parts_.has(LinearRole::QueryKeyValue)) {
+            observe(LinearRole::Query, -1, x);
+            Buffer q = project(LinearRole::Query, -1, x);
+            Buffer k = project(LinearRole::Key, -1, x);
+            return {std::move(q), std::move(k), project(LinearRole::Value, -1, x)};
+        }
+        observe(LinearRole::QueryKeyValue, -1, x);
+        const Buffer fused = project(LinearRole::QueryKeyValue, -1, x);
+        return {backend_.gather_columns(fused, parts_.fused[0]),
+                backend_.gather_columns(fused, parts_.fused[1]),
+                backend_.gather_columns(fused, parts_.fused[2])};
+    }
+
+    /// The MLP itself (−1), or one of many.
+    Buffer expert(const Buffer& x, int number)
+    {
+        const Buffer inner = activated(x, number);
+        observe(LinearRole::Down, number, inner);
+        return project(LinearRole::Down, number, inner);
+    }
+
+    Buffer activated(const Buffer& x, int number)
+    {
+        const Activation activation = parts_.traits.activation;
+        if (parts_.has(LinearRole::GateUp, number)) {
+            observe(LinearRole::GateUp, number, x);
+            const Buffer fused = project(LinearRole::GateUp, number, x);
+            const Index width = parts_.config.intermediate;
+            Buffer gate = backend_.gather_columns(fused, range(0, width));
+            backend_.activate_multiply(gate, backend_.gather_columns(fused, range(width, width)), activation);
+            return gate;
+        }
+        if (parts_.has(LinearRole::Gate, number)) {
+            observe(LinearRole::Gate, number, x);
+            Buffer gate = project(LinearRole::Gate, number, x);
+            backend_.activate_multiply(gate, project(LinearRole::Up, number, x), activation);
+            return gate;
+        }
+        observe(LinearRole::Up, number, x);
+        Buffer inner = project(LinearRole::Up, number, x);
+        backend_.activate(inner, activation);
+        return inner;
+    }
+
+    Buffer experts(const Buffer& x)
+    {
+        const Buffer scores = backend_.multiply(x, Transpose::No, parts_.router, Transpose::Yes);
+        const std::vector<Share> shares = route(backend_.download(scores), parts_.config.experts_per_token);
+        Buffer sum = backend_.allocate(x.rows(), x.cols());
+        for (std::size_t number = 0; number < shares.size(); ++number) {
+            const Share& share = shares[number];
+            if (share.tokens.empty())
+                continue;
+            const Buffer result = expert(backend_.gather_rows(x, share.tokens), static_cast<int>(number));
+            // Back to their rows by a product, which every backend has: small beside the expert's own.
+            Matrix spread = Matrix::Zero(x.rows(), result.rows());
+            for (std::size_t i = 0; i < share.tokens.size(); ++i)
+                spread(share.tokens[i], static_cast<Index>(i)) = share.weights[i];
+            backend_.gemm(1.0, backend_.upload(spread), Transpose::No, result, Transpose::No, 1.0, sum);
+        }
+        return sum;
+    }
+
+    const Parts& parts_;
+    Index length_;
+    Backend& backend_;
+    const InputObserver& observer_;
+};
+
+} // namespace
+
+Result<TransformerBlock> TransformerBlock::load(const Model& model, const WeightSource& weights, int block,
+                                                Backend& backend)
+{
+    const auto parts = std::make_shared<Parts>();
+    parts->config = model.config();
+    parts->traits = model.architecture().block_traits(model.config(), block);
+    if (auto loaded = parts->load_norms(model, block, backend); !loaded)
+        return loaded.error();
+    if (auto loaded = parts->load_linears(model, weights, block, backend); !loaded)
+        return loaded.error();
+    parts->fused = fused_columns(model.config(), parts->traits.rows_by_head);
+    auto frequencies = model.architecture().rope_frequencies(model.config(), block);
     if (!frequencies)
         return frequencies.error();
-    result.rope_frequencies_ = std::move(*frequencies);
-    return result;
+    parts->rope_frequencies = std::move(*frequencies);
+    return TransformerBlock(parts);
 }
 
 void TransformerBlock::forward(Buffer& hidden, Index sequence_length, Backend& backend,
                                const InputObserver& observer) const
 {
-    const ModelConfig& config = model_->config();
-    const auto linear = [this](LinearRole role) -> const auto&
-    {
-        return linears_[static_cast<std::size_t>(role)];
-    };
-    const auto observe = [&](LinearRole role, const Buffer& x) {
-        if (observer)
-            observer(linear(role).first.input_group, x);
-    };
-    const auto project = [&](LinearRole role, const Buffer& x) {
-        return apply(linear(role).second, x, backend);
-    };
-
-    const Buffer attention_input = backend.rms_norm(hidden, attention_norm_, config.norm_epsilon);
-    observe(LinearRole::Query, attention_input);
-    Buffer q = project(LinearRole::Query, attention_input);
-    Buffer k = project(LinearRole::Key, attention_input);
-    const Buffer v = project(LinearRole::Value, attention_input);
-    backend.rope(q, {config.heads, config.head_dim, sequence_length, rope_frequencies_, 1.0});
-    backend.rope(k, {config.kv_heads, config.head_dim, sequence_length, rope_frequencies_, 1.0});
-    const AttentionShape shape{config.heads,
-                               config.kv_heads,
-                               config.head_dim,
-                               sequence_length,
-                               1.0 / std::sqrt(static_cast<double>(config.head_dim)),
-                               config.sliding_window};
-    const Buffer mixed = backend.attention(q, k, v, shape);
-    observe(LinearRole::Output, mixed);
-    backend.add_scaled(1.0, project(LinearRole::Output, mixed), 1.0, hidden);
-
-    const Buffer mlp_input = backend.rms_norm(hidden, mlp_norm_, config.norm_epsilon);
-    observe(LinearRole::Gate, mlp_input);
-    Buffer gate = project(LinearRole::Gate, mlp_input);
-    backend.silu_multiply(gate, project(LinearRole::Up, mlp_input));
-    observe(LinearRole::Down, gate);
-    backend.add_scaled(1.0, project(LinearRole::Down, gate), 1.0, hidden);
+    Pass pass(*parts_, sequence_length, backend, observer);
+    const Buffer mixed = pass.attention(parts_->attention_norm.apply(hidden, backend));
+    if (parts_->traits.parallel_residual) {
+        const Buffer result = pass.mlp(parts_->mlp_norm.apply(hidden, backend));
+        backend.add_scaled(1.0, mixed, 1.0, hidden);
+        backend.add_scaled(1.0, result, 1.0, hidden);
+        return;
+    }
+    backend.add_scaled(1.0, mixed, 1.0, hidden);
+    backend.add_scaled(1.0, pass.mlp(parts_->mlp_norm.apply(hidden, backend)), 1.0, hidden);
 }
 
 } // namespace rankscope

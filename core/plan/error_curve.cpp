@@ -185,7 +185,7 @@ Result<LayerWork> prepare(const CurveSource& source, std::uint64_t seed, const L
     const LinearLayer* layer = source.model.find_linear(row.layer);
     if (!layer)
         return usage_error("the model has no linear layer of this name", row.layer);
-    auto weight = source.model.checkpoint().read(layer->weight());
+    auto weight = source.model.weight(*layer);
     if (!weight)
         return weight.error();
     Moments moments;

@@ -211,7 +211,7 @@ Status Execution::save(const Job& job, const Decomposition& decomposition, Layer
 Status Execution::compute(const Job& job, RunIndex& index)
 {
     const auto start = std::chrono::steady_clock::now();
-    auto weight = model_.checkpoint().read(job.layer->weight());
+    auto weight = model_.weight(*job.layer);
     if (!weight)
         return weight.error();
     Moments moments;

@@ -39,7 +39,7 @@ public:
             result.left = backend.upload(factors.left);
             result.right = backend.upload(factors.right);
         }
-        if (model_->checkpoint().find(layer.bias())) {
+        if (model_->architecture().has_bias(model_->config(), layer.role)) {
             auto bias = model_->checkpoint().read(layer.bias());
             if (!bias)
                 return bias.error();

@@ -159,9 +159,10 @@ Result<std::vector<std::byte>> dense_bytes(const Run& run, const LinearLayer& la
                              + std::to_string(weight.cols()) + ", the checkpoint's "
                              + std::to_string(layer.out) + " × " + std::to_string(layer.in),
                          layer.name, "Compress this checkpoint again");
-    const auto count = static_cast<std::size_t>(weight.size());
+    const Matrix as_stored = layer.transposed ? Matrix(weight.transpose()) : weight;
+    const auto count = static_cast<std::size_t>(as_stored.size());
     std::vector<std::byte> bytes(count * size_bytes(dtype));
-    encode_from_float(dtype, weight.data(), count, bytes.data());
+    encode_from_float(dtype, as_stored.data(), count, bytes.data());
     Matrix stored(weight.rows(), weight.cols());
     decode_to_float(dtype, bytes.data(), count, stored.data());
     if (!stored.allFinite())

@@ -27,7 +27,7 @@ Status check_companions(const Model& model, const std::filesystem::path& folder)
 
 /// A tensor's bytes as they stand in the checkpoint.
 Result<std::vector<std::byte>> original_bytes(const Model& model, const std::string& tensor);
-/// Q + L·R of a layer in `dtype`. Errors: BadInput (another shape than the checkpoint's, or a value beyond
+/// Q + L·R of a layer in `dtype`, laid out as the checkpoint stores it. Errors: BadInput (another shape than the checkpoint's, or a value beyond
 /// the dtype).
 Result<std::vector<std::byte>> dense_bytes(const Run& run, const LinearLayer& layer, DType dtype);
 

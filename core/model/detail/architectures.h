@@ -11,6 +11,16 @@ namespace rankscope::detail {
 
 /// One function a family; a new one adds its line here and its row in registry.cpp.
 std::shared_ptr<const Architecture> make_llama();
+std::shared_ptr<const Architecture> make_mistral();
+std::shared_ptr<const Architecture> make_qwen2();
+std::shared_ptr<const Architecture> make_qwen3();
+std::shared_ptr<const Architecture> make_phi3();
+std::shared_ptr<const Architecture> make_gpt2();
+std::shared_ptr<const Architecture> make_opt();
+std::shared_ptr<const Architecture> make_gpt_neox();
+std::shared_ptr<const Architecture> make_gemma2();
+std::shared_ptr<const Architecture> make_gemma3_text();
+std::shared_ptr<const Architecture> make_mixtral();
 
 /// Null when the model_type is not known.
 std::shared_ptr<const Architecture> find_architecture(std::string_view model_type);

@@ -89,9 +89,11 @@ Result<LatticeFeedback> LatticeFeedback::make(const MatrixD& hessian, bool block
         const Index width = result.starts_[static_cast<std::size_t>(block) + 1] - first;
         const MatrixD corner = upper.block(first, first, width, width);
         result.diagonal_[static_cast<std::size_t>(block)] = corner * corner.transpose();
-        MatrixD above = upper.block(0, first, first, width);
-        corner.triangularView<Eigen::Upper>().solveInPlace<Eigen::OnTheRight>(above);
-        upper.block(0, first, first, width) = above;
+        if (first > 0) { // nothing stands above the first block
+            MatrixD above = upper.block(0, first, first, width);
+            corner.triangularView<Eigen::Upper>().solveInPlace<Eigen::OnTheRight>(above);
+            upper.block(0, first, first, width) = above;
+        }
         upper.block(first, first, width, width).setIdentity();
     });
     result.single_ = upper.cast<float>();

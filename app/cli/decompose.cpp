@@ -7,6 +7,7 @@
 #include "core/checkpoint/checkpoint_reader.h"
 #include "core/checkpoint/checkpoint_writer.h"
 #include "core/methods/method.h"
+#include "core/methods/trace_json.h"
 
 #include <fmt/format.h>
 
@@ -230,22 +231,6 @@ Status write_result(const DecomposeOptions& options, const Decomposition& decomp
     return write_safetensors(options.out, std::move(tensors), {}, options.force);
 }
 
-Json iterations_json(const std::vector<IterationReport>& trace)
-{
-    Json list(Json::Array{});
-    for (const IterationReport& report : trace) {
-        Json entry;
-        entry.set("step", report.step);
-        entry.set("stage", report.stage);
-        entry.set("relative_activation_error", report.relative_activation_error);
-        entry.set("quantization_scale", report.quantization_scale);
-        entry.set("ratio_qx", report.ratio_qx);
-        entry.set("ratio_lrx", report.ratio_lrx);
-        list.push_back(std::move(entry));
-    }
-    return list;
-}
-
 Json report_json(const Task& task, const Decomposition& decomposition, const DecompositionQuality& quality,
                  double seconds, Session& session)
 {
@@ -262,7 +247,7 @@ Json report_json(const Task& task, const Decomposition& decomposition, const Dec
     json.set("quantization_scale", decomposition.quantization_scale);
     json.set("rank", std::int64_t{decomposition.low_rank.rank()});
     json.set("outlier_channels", std::move(outliers));
-    json.set("iterations", iterations_json(decomposition.trace));
+    json.set("iterations", trace_to_json(decomposition.trace));
     json.set("process", session.process());
     return json;
 }

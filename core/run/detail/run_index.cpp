@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/run/detail/run_index.h"
 
+#include "core/methods/trace_json.h"
+
 #include <fmt/format.h>
 #include <sqlite3.h>
 
@@ -47,22 +49,6 @@ std::string column_text(sqlite3_stmt* statement, int column)
     const unsigned char* text = sqlite3_column_text(statement, column);
     const auto size = static_cast<std::size_t>(sqlite3_column_bytes(statement, column));
     return text ? std::string(text, text + size) : std::string();
-}
-
-Json trace_to_json(const std::vector<IterationReport>& trace)
-{
-    Json list(Json::Array{});
-    for (const IterationReport& report : trace) {
-        Json entry;
-        entry.set("step", report.step);
-        entry.set("stage", report.stage);
-        entry.set("relative_activation_error", report.relative_activation_error);
-        entry.set("quantization_scale", report.quantization_scale);
-        entry.set("ratio_qx", report.ratio_qx);
-        entry.set("ratio_lrx", report.ratio_lrx);
-        list.push_back(std::move(entry));
-    }
-    return list;
 }
 
 std::vector<IterationReport> trace_from_json(const Json& json)

@@ -3,6 +3,8 @@
 
 #include "tests/support/test_paths.h"
 
+#include <QDebug>
+#include <QJsonDocument>
 #include <QProcess>
 
 #include <sys/resource.h>
@@ -34,6 +36,20 @@ CommandResult run_cli(const QStringList& arguments, std::uint64_t file_size_limi
     result.output = process.readAllStandardOutput();
     result.errors = process.readAllStandardError();
     return result;
+}
+
+QJsonObject document(const QStringList& arguments)
+{
+    const CommandResult result = run_cli(arguments + QStringList{"--json"});
+    QJsonParseError problem;
+    const QJsonDocument json =
+        QJsonDocument::fromJson(result.output, &problem); // refuses anything after the document
+    if (result.status != 0 || problem.error != QJsonParseError::NoError || !json.isObject()) {
+        qWarning() << arguments << result.status << result.output.left(500) << result.errors
+                   << problem.errorString();
+        return {};
+    }
+    return json.object();
 }
 
 } // namespace rankscope::test

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <QByteArray>
+#include <QJsonObject>
 #include <QStringList>
 
 #include <cstdint>
@@ -19,6 +20,8 @@ struct CommandResult {
 /// Runs rankscope-cli from $RANKSCOPE_BIN (or the build's bin folder). `file_size_limit` > 0 keeps the
 /// program from writing larger files, as a full drive would.
 CommandResult run_cli(const QStringList& arguments, std::uint64_t file_size_limit = 0);
+/// The one JSON document that the command prints with --json; empty, after a warning, unless it succeeds.
+QJsonObject document(const QStringList& arguments);
 /// Path of rankscope-cli.
 std::filesystem::path cli_program();
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "tests/support/sample_run.h"
 
+#include "core/methods/method.h"
 #include "tests/support/test_paths.h"
 
 #include <QtGlobal>
@@ -26,6 +27,18 @@ std::shared_ptr<const CalibrationStore> small_calibration(const fs::path& folder
     if (!store)
         qFatal("%s", store.error().sentence().c_str());
     return *store;
+}
+
+Plan sample_plan(std::string_view method)
+{
+    std::map<std::string, ParameterValue, std::less<>> given = {{"bits", std::int64_t{2}},
+                                                                {"group", std::int64_t{64}}};
+    if ((*require_method(method))->info().has_low_rank)
+        given["rank"] = std::int64_t{8};
+    auto plan = uniform_plan(*sample_model(), method, given, 5);
+    if (!plan)
+        qFatal("%s", plan.error().sentence().c_str());
+    return *plan;
 }
 
 void copy_sample_with(const fs::path& folder, const std::string& tensor, float value)

@@ -11,7 +11,7 @@
 
 namespace rankscope::test {
 
-/// Keeps what a job says, and can be cancelled after a number of reports.
+/// Keeps what a job says, and can be cancelled: at once or after a number of reports.
 class TestMonitor : public Monitor {
 public:
     explicit TestMonitor(std::int64_t cancel_after = -1) : cancel_after_(cancel_after) {}
@@ -28,7 +28,8 @@ public:
         const std::lock_guard lock(mutex_);
         warnings_.emplace_back(sentence);
     }
-    bool cancelled() const override { return cancel_after_ >= 0 && reports_ > cancel_after_; }
+    bool cancelled() const override { return cancelled_ || (cancel_after_ >= 0 && reports_ > cancel_after_); }
+    void cancel() { cancelled_ = true; }
 
     std::int64_t reports() const { return reports_; }
     bool within_total() const { return within_total_; }
@@ -38,6 +39,7 @@ public:
 private:
     std::int64_t cancel_after_;
     std::atomic<std::int64_t> reports_ = 0;
+    std::atomic<bool> cancelled_ = false;
     bool within_total_ = true;
     std::mutex mutex_;
     std::vector<std::string> warnings_;

@@ -116,7 +116,10 @@ PassMemory pass_memory(const Model& model, Index windows, Index length)
     const ModelConfig& config = model.config();
     std::map<int, std::uint64_t> blocks;
     std::uint64_t largest = 0;
+    Index widest = 0; // of the MLPs and experts
     for (const LinearLayer& layer : model.linears()) {
+        if (layer.role == LinearRole::Down)
+            widest = std::max(widest, layer.in);
         blocks[layer.block] += float_bytes(layer.out, layer.in);
         largest = std::max(largest, float_bytes(layer.out, layer.in));
     }
@@ -128,7 +131,7 @@ PassMemory pass_memory(const Model& model, Index windows, Index length)
     const Index attention = config.heads * config.head_dim;
     // Hidden state, its norm, q, k, v, attention's result, two of the MLP's width and one on its way to the
     // host.
-    memory.activations = float_bytes(tokens, 4 * config.hidden + 4 * attention + 3 * config.intermediate)
+    memory.activations = float_bytes(tokens, 4 * config.hidden + 4 * attention + 3 * widest)
                          + float_bytes(length, length) * static_cast<std::uint64_t>(thread_count());
     memory.hidden = float_bytes(windows * length, config.hidden);
     return memory;

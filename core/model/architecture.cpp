@@ -20,7 +20,7 @@ void expect_norm(ExpectedShapes& shapes, const std::string& gain, Index width, N
 void expect_block(ExpectedShapes& shapes, const Architecture& architecture, const ModelConfig& config,
                   int block)
 {
-    const BlockNames names = architecture.block_names(block);
+    const BlockNames names = architecture.block_names(config, block);
     const NormKind kind = architecture.norm_kind();
     for (const std::string* gain :
          {&names.attention_norm, &names.mlp_norm, &names.attention_result_norm, &names.mlp_result_norm})
@@ -29,6 +29,8 @@ void expect_block(ExpectedShapes& shapes, const Architecture& architecture, cons
         expect_norm(shapes, *gain, config.head_dim, kind);
     if (!names.router.empty())
         shapes[names.router] = {config.experts, config.hidden};
+    if (!names.shared_gate.empty())
+        shapes[names.shared_gate] = {1, config.hidden};
 }
 
 ExpectedShapes expected_shapes(const Architecture& architecture, const ModelConfig& config)

@@ -49,7 +49,21 @@ struct BlockNames {
     std::string mlp_result_norm = {};
     std::string query_norm = {}; ///< of each head, before the rotation (Qwen 3, Gemma 3)
     std::string key_norm = {};
-    std::string router = {};     ///< experts × hidden
+    std::string router = {};     ///< experts × hidden; empty: the block has one MLP for all tokens
+    std::string shared_gate = {}; ///< 1 × hidden: how much the expert of all tokens counts (Qwen 2 MoE)
+};
+
+/// How heads are turned by position (RoPE): pairs (i, i + turned / 2), by position · frequency.
+struct Rotation {
+    std::vector<double> frequencies;     ///< scaling applied; empty with learned positions
+    std::vector<double> far_frequencies; ///< of sequences longer than `reach` (LongRoPE); empty: the same
+    Index reach = 0;
+    double magnitude = 1.0; ///< multiplies cosine and sine (YaRN, LongRoPE)
+
+    const std::vector<double>& of_length(Index sequence_length) const
+    {
+        return far_frequencies.empty() || sequence_length <= reach ? frequencies : far_frequencies;
+    }
 };
 
 /// What differs between blocks of families beside names and shapes.
@@ -77,6 +91,11 @@ struct ConfigKeys {
     const char* rotary_share = "partial_rotary_factor";
     const char* experts = nullptr;
     const char* experts_per_token = nullptr;
+    const char* expert_width = nullptr;   ///< null: experts are as wide as `intermediate` says
+    const char* shared_width = nullptr;   ///< of the expert of all tokens
+    const char* routes_normalized = nullptr; ///< null: the chosen experts' weights sum to 1
+    const char* sparse_step = nullptr;    ///< every n-th block has experts …
+    const char* dense_blocks = nullptr;   ///< … but not those of this list
     const char* query_scale = nullptr;
     const char* score_cap = nullptr;
     const char* logit_cap = nullptr;
@@ -110,7 +129,7 @@ public:
     virtual std::string_view title() const = 0; ///< "Llama"
     /// All linears in order of execution, with shapes taken from the config.
     virtual std::vector<LinearLayer> linears(const ModelConfig& config) const = 0;
-    virtual BlockNames block_names(int block) const = 0;
+    virtual BlockNames block_names(const ModelConfig& config, int block) const = 0;
     virtual std::string embedding() const = 0;
     virtual std::string final_norm() const = 0;
     virtual std::string head() const = 0;       ///< absent from the checkpoint when tied
@@ -124,11 +143,10 @@ public:
     virtual bool has_bias(const ModelConfig& config, LinearRole role) const = 0;
     /// Refuses configurations whose forward pass would differ from ours, naming the key.
     virtual Status accepts(const ModelConfig& config) const = 0;
-    /// RoPE's inverse frequencies, scaling applied: half of the turned part of a head, none with learned positions.
-    /// Errors: BadInput (unknown kind).
-    virtual Result<std::vector<double>> rope_frequencies(const ModelConfig& config, int block = 0) const = 0;
-    /// The same family with the names of this checkpoint where it leaves out the prefix of the model inside
-    /// ("h.0" for "transformer.h.0"); null where the names are as usual.
+    /// Errors: BadInput naming the key (kind of scaling not known, numbers that do not fit).
+    virtual Result<Rotation> rotation(const ModelConfig& config, int block = 0) const = 0;
+    /// The same family as this checkpoint writes it, where it leaves out the prefix of the model inside ("h.0" for
+    /// "transformer.h.0") or stores matrices as out × in that others store turned; null where all is as usual.
     virtual std::shared_ptr<const Architecture> fitted_to(const CheckpointReader& reader) const = 0;
 
     /// Checks that the checkpoint holds every tensor with the expected shape and reports any unknown one. Buffers

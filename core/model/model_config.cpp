@@ -120,6 +120,8 @@ void read_rope(KeyReader& keys, const Json& config, const ConfigKeys& spelling, 
     if (!scaling.is_null() && !scaling.is_object())
         return keys.fail("rope_scaling", "an object or null was expected");
     result.rope_scaling = scaling;
+    if (!config["original_max_position_embeddings"].is_null())
+        keys.size("original_max_position_embeddings", result.original_positions, k_max_positions);
 }
 
 void read_layer_types(KeyReader& keys, const Json& types, ModelConfig& result)
@@ -189,16 +191,52 @@ void read_sizes(KeyReader& keys, const ConfigKeys& spelling, ModelConfig& result
     keys.size(spelling.intermediate, result.intermediate, k_max_width, intermediate);
     keys.size(spelling.blocks, result.blocks, k_max_blocks);
     keys.size(spelling.positions, result.max_positions, k_max_positions, spelling.default_positions);
-    if (!keys.ok() || !spelling.experts)
+}
+
+/// Blocks that have one MLP though the family has experts: Qwen's two ways to name them.
+void read_dense_blocks(KeyReader& keys, const Json& config, const ConfigKeys& spelling, ModelConfig& result)
+{
+    Index step = 1;
+    keys.size(spelling.sparse_step, step, k_max_blocks, 1);
+    const Json& list = config[spelling.dense_blocks];
+    if (!list.is_null() && !list.is_array())
+        return keys.fail(spelling.dense_blocks, "a list of block numbers was expected");
+    if (!keys.ok() || (step == 1 && (list.is_null() || list.array_if()->empty())))
         return;
-    keys.size(spelling.experts, result.experts, k_max_experts);
+    for (Index block = 0; block < result.blocks; ++block)
+        result.dense.push_back((block + 1) % step != 0);
+    if (list.is_null())
+        return;
+    for (const Json& block : *list.array_if()) {
+        if (!block.is_integer() || block.integer() < 0 || block.integer() >= result.blocks)
+            return keys.fail(spelling.dense_blocks, "there is no block " + block.dump().substr(0, 40));
+        result.dense[static_cast<std::size_t>(block.integer())] = true;
+    }
+}
+
+void read_experts(KeyReader& keys, const Json& config, const ConfigKeys& spelling, ModelConfig& result)
+{
+    if (!spelling.experts || !keys.ok())
+        return;
+    constexpr char k_other_spelling[] = "num_local_experts"; // transformers 5 writes it for all families
+    const bool usual = config.find(spelling.experts) || !config.find(k_other_spelling);
+    const char* experts = usual ? spelling.experts : k_other_spelling;
+    keys.size(experts, result.experts, k_max_experts);
     if (keys.ok())
         keys.size(spelling.experts_per_token, result.experts_per_token, result.experts);
     if (keys.ok() && result.experts * result.blocks > k_max_all_experts)
-        keys.fail(spelling.experts, "all blocks together have "
-                                        + std::to_string(result.experts * result.blocks)
-                                        + " experts, more than the " + std::to_string(k_max_all_experts)
-                                        + " that are accepted");
+        keys.fail(experts, "all blocks together have " + std::to_string(result.experts * result.blocks)
+                               + " experts, more than the " + std::to_string(k_max_all_experts)
+                               + " that are accepted");
+    result.expert_intermediate = result.intermediate;
+    if (spelling.expert_width)
+        keys.size(spelling.expert_width, result.expert_intermediate, k_max_width);
+    if (spelling.shared_width)
+        keys.size(spelling.shared_width, result.shared_intermediate, k_max_width);
+    if (spelling.routes_normalized)
+        keys.flag(spelling.routes_normalized, result.routes_normalized, false);
+    if (spelling.sparse_step)
+        read_dense_blocks(keys, config, spelling, result);
 }
 
 /// A soft cap: null means none, an absent key the family's own.
@@ -230,6 +268,7 @@ Result<ModelConfig> ModelConfig::parse(const Json& config)
 
     const ConfigKeys& spelling = architecture->config_keys();
     read_sizes(keys, spelling, result);
+    read_experts(keys, config, spelling, result);
     if (keys.ok())
         read_attention(keys, spelling, result);
     result.norm_epsilon = spelling.default_epsilon;

@@ -26,6 +26,7 @@ struct ModelConfig {
     double norm_epsilon = 1e-5;
     double rope_theta = 10000.0;
     Json rope_scaling;            ///< null, or the object as it stands
+    Index original_positions = 0; ///< the context before it was stretched; 0: not said outside rope_scaling
     std::string activation = "silu";
     bool tied_embeddings = false;
     bool attention_bias = false;
@@ -40,6 +41,10 @@ struct ModelConfig {
     double logit_cap = 0;
     Index experts = 0;
     Index experts_per_token = 0;
+    Index expert_intermediate = 0; ///< width of one expert
+    Index shared_intermediate = 0; ///< of the expert that all tokens pass; 0: there is none
+    bool routes_normalized = true; ///< the chosen experts' weights are scaled to sum to 1
+    std::vector<bool> dense;       ///< whether a block has one MLP in place of experts; empty: no block has
     std::string dtype;            ///< as written, may be empty
     Json raw;                     ///< the whole config.json
 

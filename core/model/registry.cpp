@@ -10,9 +10,11 @@ namespace {
 const auto& all_architectures()
 {
     static const std::array k_all = {
-        detail::make_llama(),  detail::make_mistral(),     detail::make_qwen2(),   detail::make_qwen3(),
-        detail::make_phi3(),   detail::make_gpt2(),        detail::make_opt(),     detail::make_gpt_neox(),
-        detail::make_gemma2(), detail::make_gemma3_text(), detail::make_mixtral(),
+        detail::make_llama(),       detail::make_mistral(),  detail::make_qwen2(),
+        detail::make_qwen3(),       detail::make_phi3(),     detail::make_gpt2(),
+        detail::make_opt(),         detail::make_gpt_neox(), detail::make_gemma2(),
+        detail::make_gemma3_text(), detail::make_mixtral(),  detail::make_qwen2_moe(),
+        detail::make_qwen3_moe(),
     };
     return k_all;
 }

@@ -75,8 +75,9 @@ struct Share {
     std::vector<float> weights;
 };
 
-/// Softmax over all experts; each token goes to its best ones, whose weights are scaled to sum to 1.
-std::vector<Share> route(const Matrix& scores, Index chosen)
+/// Softmax over all experts; each token goes to its best ones, whose weights are scaled to sum to 1 where the
+/// model does so.
+std::vector<Share> route(const Matrix& scores, Index chosen, bool normalized)
 {
     std::vector<Share> shares(static_cast<std::size_t>(scores.cols()));
     std::vector<Index> order(static_cast<std::size_t>(scores.cols()));
@@ -89,7 +90,7 @@ std::vector<Share> route(const Matrix& scores, Index chosen)
             return std::exp(
                 static_cast<double>(row[order[static_cast<std::size_t>(i)]] - row[order.front()]));
         };
-        for (Index i = 0; i < chosen; ++i)
+        for (Index i = 0; i < (normalized ? chosen : scores.cols()); ++i)
             total += weight(i);
         for (Index i = 0; i < chosen; ++i) {
             Share& share = shares[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])];
@@ -119,10 +120,11 @@ struct TransformerBlock::Parts {
     Norm mlp_result_norm;
     Norm query_norm;
     Norm key_norm;
-    Buffer router; ///< experts × hidden, or empty
+    Buffer router;      ///< experts × hidden, or empty
+    Buffer shared_gate; ///< 1 × hidden, or empty
     LoadedLinears linears;
-    std::array<Columns, 3> fused;         ///< of q, k, v
-    std::vector<double> rope_frequencies; ///< empty: learned positions
+    std::array<Columns, 3> fused; ///< of q, k, v
+    Rotation rotation;
 
     bool has(LinearRole role, int expert = -1) const { return linears.contains({role, expert}); }
     Status load_norms(const Model& model, int block, Backend& backend);
@@ -132,7 +134,7 @@ struct TransformerBlock::Parts {
 
 Status TransformerBlock::Parts::load_norms(const Model& model, int block, Backend& backend)
 {
-    const BlockNames names = model.architecture().block_names(block);
+    const BlockNames names = model.architecture().block_names(config, block);
     const std::pair<Norm*, const std::string*> norms[] = {
         {&attention_norm, &names.attention_norm},
         {&mlp_norm, &names.mlp_norm},
@@ -147,12 +149,15 @@ Status TransformerBlock::Parts::load_norms(const Model& model, int block, Backen
             return loaded.error();
         *norm = std::move(*loaded);
     }
-    if (names.router.empty())
-        return {};
-    auto matrix = model.checkpoint().read(names.router);
-    if (!matrix)
-        return matrix.error();
-    router = backend.upload(*matrix);
+    for (const auto& [matrix, name] :
+         {std::pair{&router, &names.router}, {&shared_gate, &names.shared_gate}}) {
+        if (name->empty())
+            continue;
+        auto read = model.checkpoint().read(*name);
+        if (!read)
+            return read.error();
+        *matrix = backend.upload(*read);
+    }
     return {};
 }
 
@@ -177,7 +182,7 @@ bool TransformerBlock::Parts::complete() const
 {
     const bool separate = has(LinearRole::Query) && has(LinearRole::Key) && has(LinearRole::Value);
     bool all = (separate || has(LinearRole::QueryKeyValue)) && has(LinearRole::Output);
-    const int first = router.empty() ? -1 : 0;
+    const int first = router.empty() || !shared_gate.empty() ? -1 : 0;
     const int end = router.empty() ? 0 : static_cast<int>(config.experts);
     for (int expert = first; expert < end; ++expert)
         all = all && has(LinearRole::Down, expert)
@@ -202,9 +207,10 @@ public:
         auto [q, k, v] = queries_keys_values(x);
         q = parts_.query_norm.apply(q, backend_);
         k = parts_.key_norm.apply(k, backend_);
-        if (const auto& frequencies = parts_.rope_frequencies; !frequencies.empty()) {
-            backend_.rope(q, {config.heads, config.head_dim, length_, frequencies, 1.0});
-            backend_.rope(k, {config.kv_heads, config.head_dim, length_, frequencies, 1.0});
+        if (const auto& frequencies = parts_.rotation.of_length(length_); !frequencies.empty()) {
+            const double magnitude = parts_.rotation.magnitude;
+            backend_.rope(q, {config.heads, config.head_dim, length_, frequencies, magnitude});
+            backend_.rope(k, {config.kv_heads, config.head_dim, length_, frequencies, magnitude});
         }
         const AttentionShape shape{
             config.heads,         config.kv_heads, config.head_dim, length_, parts_.traits.attention_scale,
@@ -285,8 +291,9 @@ private:
     Buffer experts(const Buffer& x)
     {
         const Buffer scores = backend_.multiply(x, Transpose::No, parts_.router, Transpose::Yes);
-        const std::vector<Share> shares = route(backend_.download(scores), parts_.config.experts_per_token);
-        Buffer sum = backend_.allocate(x.rows(), x.cols());
+        const std::vector<Share> shares = route(backend_.download(scores), parts_.config.experts_per_token,
+                                                parts_.config.routes_normalized);
+        Buffer sum = parts_.shared_gate.empty() ? backend_.allocate(x.rows(), x.cols()) : shared_expert(x);
         for (std::size_t number = 0; number < shares.size(); ++number) {
             const Share& share = shares[number];
             if (share.tokens.empty())
@@ -299,6 +306,16 @@ private:
             backend_.gemm(1.0, backend_.upload(spread), Transpose::No, result, Transpose::No, 1.0, sum);
         }
         return sum;
+    }
+
+    /// The expert that all tokens pass, each with a weight of its own between 0 and 1.
+    Buffer shared_expert(const Buffer& x)
+    {
+        const Matrix scores =
+            backend_.download(backend_.multiply(x, Transpose::No, parts_.shared_gate, Transpose::Yes));
+        Buffer result = expert(x, -1);
+        backend_.scale_rows(result, (1.0 + (-scores.col(0).cast<double>().array()).exp()).inverse().matrix());
+        return result;
     }
 
     const Parts& parts_;
@@ -320,10 +337,10 @@ Result<TransformerBlock> TransformerBlock::load(const Model& model, const Weight
     if (auto loaded = parts->load_linears(model, weights, block, backend); !loaded)
         return loaded.error();
     parts->fused = fused_columns(model.config(), parts->traits.rows_by_head);
-    auto frequencies = model.architecture().rope_frequencies(model.config(), block);
-    if (!frequencies)
-        return frequencies.error();
-    parts->rope_frequencies = std::move(*frequencies);
+    auto rotation = model.architecture().rotation(model.config(), block);
+    if (!rotation)
+        return rotation.error();
+    parts->rotation = std::move(*rotation);
     return TransformerBlock(parts);
 }
 

@@ -204,15 +204,15 @@ private Q_SLOTS:
         row("gpt2", R"({"scale_attn_by_inverse_layer_idx": true})", "key scale_attn_by_inverse_layer_idx");
         row("gpt-neox-partial-rotary", R"({"rotary_pct": 1.5})", "key rotary_pct");
         row("gpt-neox-partial-rotary", R"({"rotary_pct": 0.2})", "pairs are turned");
-        row("phi3-fused", R"({"rope_scaling": {"type": "longrope"}})", "\"longrope\" is not known");
+        row("phi3-fused", R"({"rope_scaling": {"type": "longrope"}})", "key rope_scaling.short_factor");
         row("gemma2-softcap", R"({"attn_logit_softcapping": -1})", "key attn_logit_softcapping");
         row("gemma2-softcap", R"({"layer_types": ["full_attention"]})", "key layer_types");
         row("gemma2-softcap", R"({"layer_types": ["full_attention", "linear"]})", "the type \"linear\"");
         row("gemma2-softcap", R"({"use_bidirectional_attention": true})", "key use_bidirectional_attention");
-        row("gemma3-text", R"({"rope_parameters": {"full_attention": {"rope_type": "yarn"}}})",
-            "\"yarn\" is not known");
+        row("gemma3-text", R"({"rope_parameters": {"full_attention": {"rope_type": "ntk"}}})",
+            "\"ntk\" is not known");
         row("gemma3-text", R"({"rope_parameters": {"sliding_attention": {"rope_type": "dynamic"}}})",
-            "\"dynamic\" is not known");
+            "key rope_scaling.factor");
         row("mixtral-moe", R"({"num_local_experts": 0})", "key num_local_experts");
         row("mixtral-moe", R"({"num_experts_per_tok": 5})", "key num_experts_per_tok");
     }

@@ -92,8 +92,8 @@ private:
         if (!config.tied_embeddings)
             add(architecture.head(), config.vocabulary, config.hidden);
         for (int block = 0; block < static_cast<int>(config.blocks); ++block) {
-            add(architecture.block_names(block).attention_norm, 1, config.hidden);
-            add(architecture.block_names(block).mlp_norm, 1, config.hidden);
+            add(architecture.block_names(config, block).attention_norm, 1, config.hidden);
+            add(architecture.block_names(config, block).mlp_norm, 1, config.hidden);
         }
         for (const LinearLayer& layer : architecture.linears(config)) {
             add(layer.weight(), layer.out, layer.in);
@@ -337,7 +337,7 @@ private Q_SLOTS:
             for (const auto& [key, value] : *changes->object_if())
                 json->set(key, value);
             const auto config = ModelConfig::parse(*json);
-            return *(*architecture_for(*config))->rope_frequencies(*config);
+            return (*architecture_for(*config))->rotation(*config)->frequencies;
         };
         const auto plain = frequencies("{}");
         QCOMPARE(plain.size(), std::size_t{64});
@@ -395,8 +395,28 @@ private Q_SLOTS:
         row("negative base", R"({"rope_theta": -1.0})", "key rope_theta: a positive number");
         row("flag is a number", R"({"tie_word_embeddings": 1})", "key tie_word_embeddings: true or false");
         row("activation", R"({"hidden_act": "gelu"})", "key hidden_act: the activation \"gelu\"");
-        row("scaling kind", R"({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}})",
-            "key rope_scaling: the kind \"yarn\"");
+        row("scaling kind", R"({"rope_scaling": {"rope_type": "ntk", "factor": 2.0}})",
+            "key rope_scaling: the kind \"ntk\"");
+        row("YaRN with a text", R"({"rope_scaling": {"rope_type": "yarn", "factor": "4"}})",
+            "key rope_scaling.factor: a positive number");
+        row("YaRN without room",
+            R"({"rope_theta": 1.0, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}})",
+            "key rope_theta: it must be larger than 1");
+        row("YaRN's magnitude",
+            R"({"rope_scaling": {"rope_type": "yarn", "factor": 4, "attention_factor": -1}})",
+            "key rope_scaling.attention_factor");
+        row("dynamic without factor", R"({"rope_scaling": {"rope_type": "dynamic"}})",
+            "key rope_scaling.factor");
+        row("LongRoPE without lists", R"({"rope_scaling": {"rope_type": "longrope"}})",
+            "key rope_scaling.short_factor: a list of 1 numbers");
+        row("LongRoPE with a short list",
+            R"({"rope_scaling": {"rope_type": "longrope", "short_factor": [1], "long_factor": [1, 2]}})",
+            "key rope_scaling.long_factor: a list of 1 numbers");
+        row("LongRoPE with a zero",
+            R"({"rope_scaling": {"type": "su", "short_factor": [0], "long_factor": [1]}})",
+            "key rope_scaling.short_factor: entry 0");
+        row("original context of zero", R"({"original_max_position_embeddings": 0})",
+            "key original_max_position_embeddings: it is 0");
         row("scaling kind is a number", R"({"rope_scaling": {"rope_type": 3}})",
             "key rope_scaling: the kind");
         row("scaling is a list", R"({"rope_scaling": []})", "key rope_scaling: an object or null");

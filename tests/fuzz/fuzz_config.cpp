@@ -16,8 +16,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const auto architecture = architecture_for(*config);
     if (!architecture)
         return 0;
-    const auto frequencies = (*architecture)->rope_frequencies(*config);
-    if (!frequencies || static_cast<Index>(frequencies->size()) * 2 > config->head_dim)
+    const auto rotation = (*architecture)->rotation(*config);
+    if (!rotation || static_cast<Index>(rotation->frequencies.size()) * 2 > config->head_dim)
         __builtin_trap();
     if (config->heads % config->kv_heads != 0 || config->hidden < 1 || config->blocks < 1)
         __builtin_trap();

@@ -23,6 +23,11 @@ std::filesystem::path sample_folder()
     return std::filesystem::path(RANKSCOPE_SOURCE_DIR) / "resources" / "sample";
 }
 
+std::filesystem::path data_folder()
+{
+    return std::filesystem::path(RANKSCOPE_SOURCE_DIR) / "tests" / "core" / "data";
+}
+
 std::filesystem::path artifact_folder()
 {
     const auto folder = std::filesystem::path(RANKSCOPE_BINARY_DIR) / "artifacts";

@@ -14,6 +14,8 @@ inline constexpr char k_no_shared[] =
 
 /// resources/sample of the source tree.
 std::filesystem::path sample_folder();
+/// Small files that came from other programs, kept with the tests.
+std::filesystem::path data_folder();
 /// A folder of the build tree for files that a person looks at afterwards (screenshots); made if need be.
 std::filesystem::path artifact_folder();
 /// build/bin, where the programs are.

@@ -14,6 +14,8 @@ std::shared_ptr<const Architecture> make_llama();
 std::shared_ptr<const Architecture> make_mistral();
 std::shared_ptr<const Architecture> make_qwen2();
 std::shared_ptr<const Architecture> make_qwen3();
+std::shared_ptr<const Architecture> make_qwen2_moe();
+std::shared_ptr<const Architecture> make_qwen3_moe();
 std::shared_ptr<const Architecture> make_phi3();
 std::shared_ptr<const Architecture> make_gpt2();
 std::shared_ptr<const Architecture> make_opt();

@@ -3,14 +3,13 @@
 
 #include "core/base/json.h"
 #include "core/base/result.h"
-#include "core/tensor/matrix.h"
-
-#include <vector>
+#include "core/model/architecture.h"
 
 namespace rankscope::detail {
 
-/// theta^(−2i / turned) for the pairs of the `turned` (even) features of a head, changed by the scaling that
-/// config.json asks for. Known kinds: default, linear, llama3. Errors: BadInput naming the key.
-Result<std::vector<double>> rope_frequencies(Index turned, double theta, const Json& scaling);
+/// How the `turned` (even) features of a head are turned: theta^(−2i / turned), changed by the scaling that
+/// config.json asks for. Known kinds: default, linear, dynamic, llama3, yarn, longrope (su). Errors: BadInput
+/// naming the key.
+Result<Rotation> rotation_of(const ModelConfig& config, Index turned, double theta, const Json& scaling);
 
 } // namespace rankscope::detail

@@ -33,8 +33,8 @@ Activation activation_of(std::string_view name)
     return found == k_activations.end() ? Activation::Silu : found->activation; // accepts() knows the names
 }
 
-/// Output and input features of a role.
-std::pair<Index, Index> shape_of(LinearRole role, const ModelConfig& config)
+/// Output and input features of a role; `width` is that of the MLP or expert it belongs to.
+std::pair<Index, Index> shape_of(LinearRole role, const ModelConfig& config, Index width)
 {
     const Index queries = config.heads * config.head_dim;
     const Index keys = config.kv_heads * config.head_dim;
@@ -50,13 +50,13 @@ std::pair<Index, Index> shape_of(LinearRole role, const ModelConfig& config)
         return {config.hidden, queries};
     case LinearRole::Gate:
     case LinearRole::Up:
-        return {config.intermediate, config.hidden};
+        return {width, config.hidden};
     case LinearRole::GateUp:
-        return {2 * config.intermediate, config.hidden};
+        return {2 * width, config.hidden};
     case LinearRole::Down:
         break;
     }
-    return {config.hidden, config.intermediate};
+    return {config.hidden, width};
 }
 
 /// 0 for what attention's norm feeds, 1 for the output, 2 for what the MLP's norm feeds, 3 for the way down.
@@ -91,18 +91,13 @@ std::string TableArchitecture::positions() const
 std::vector<LinearLayer> TableArchitecture::linears(const ModelConfig& config) const
 {
     std::vector<LinearLayer> all;
-    const bool has_experts = !table_.experts.empty();
-    const int experts = has_experts ? static_cast<int>(config.experts) : 1;
-    const auto add_rows = [&](int block, bool of_mlp, int expert) {
-        const std::string prefix =
-            block_prefix(block)
-            + (expert < 0 ? std::string() : std::string(table_.experts) + std::to_string(expert) + ".");
+    const auto add_rows = [&](int block, bool of_mlp, std::string_view before, Index width, int expert) {
         std::array<std::string, 4> groups;
         for (const LinearRow& row : table_.linears) {
             if (is_mlp(row.role) != of_mlp)
                 continue;
-            const auto [out, in] = shape_of(row.role, config);
-            const std::string name = prefix + std::string(row.name);
+            const auto [out, in] = shape_of(row.role, config, width);
+            const std::string name = block_prefix(block).append(before).append(row.name);
             std::string& group = groups[static_cast<std::size_t>(input_of(row.role))];
             if (group.empty())
                 group = name;
@@ -110,19 +105,35 @@ std::vector<LinearLayer> TableArchitecture::linears(const ModelConfig& config) c
         }
     };
     for (int block = 0; block < static_cast<int>(config.blocks); ++block) {
-        add_rows(block, false, -1);
-        for (int expert = 0; expert < experts; ++expert)
-            add_rows(block, true, has_experts ? expert : -1);
+        add_rows(block, false, "", 0, -1);
+        if (!has_experts(config, block)) {
+            add_rows(block, true, table_.dense_mlp, config.intermediate, -1);
+            continue;
+        }
+        for (int expert = 0; expert < static_cast<int>(config.experts); ++expert)
+            add_rows(block, true, std::string(table_.experts) + std::to_string(expert) + ".",
+                     config.expert_intermediate, expert);
+        if (!table_.shared_expert.empty())
+            add_rows(block, true, table_.shared_expert, config.shared_intermediate, -1);
     }
     return all;
 }
 
-BlockNames TableArchitecture::block_names(int block) const
+bool TableArchitecture::has_experts(const ModelConfig& config, int block) const
+{
+    return !table_.experts.empty()
+           && (config.dense.empty() || !config.dense[static_cast<std::size_t>(block)]);
+}
+
+BlockNames TableArchitecture::block_names(const ModelConfig& config, int block) const
 {
     const std::string prefix = block_prefix(block);
     BlockNames names = table_.norms;
-    for (std::string* name : {&names.attention_norm, &names.mlp_norm, &names.attention_result_norm,
-                              &names.mlp_result_norm, &names.query_norm, &names.key_norm, &names.router}) {
+    if (!has_experts(config, block))
+        names.router = names.shared_gate = "";
+    for (std::string* name :
+         {&names.attention_norm, &names.mlp_norm, &names.attention_result_norm, &names.mlp_result_norm,
+          &names.query_norm, &names.key_norm, &names.router, &names.shared_gate}) {
         if (!name->empty())
             *name = prefix + *name;
     }
@@ -172,10 +183,11 @@ Status TableArchitecture::accepts_rotation(const ModelConfig& config) const
     if (turned < 2 || turned % 2 != 0)
         return bad_input("it turns " + std::to_string(turned) + " features of a head, but pairs are turned",
                          key);
-    if (auto all = detail::rope_frequencies(turned, config.rope_theta, config.rope_scaling); !all)
+    if (auto all = detail::rotation_of(config, turned, config.rope_theta, config.rope_scaling); !all)
         return all.error();
     if (config.local_rope_theta > 0.0) {
-        if (auto local = detail::rope_frequencies(turned, config.local_rope_theta, config.local_rope_scaling);
+        if (auto local =
+                detail::rotation_of(config, turned, config.local_rope_theta, config.local_rope_scaling);
             !local)
             return local.error();
     }
@@ -199,14 +211,14 @@ BlockTraits TableArchitecture::block_traits(const ModelConfig& config, int block
     return traits;
 }
 
-Result<std::vector<double>> TableArchitecture::rope_frequencies(const ModelConfig& config, int block) const
+Result<Rotation> TableArchitecture::rotation(const ModelConfig& config, int block) const
 {
     if (!table_.keys.rotary)
-        return std::vector<double>{};
-    if (config.local_rope_theta > 0.0 && slides(config, block))
-        return detail::rope_frequencies(turned_features(config), config.local_rope_theta,
-                                        config.local_rope_scaling);
-    return detail::rope_frequencies(turned_features(config), config.rope_theta, config.rope_scaling);
+        return Rotation{};
+    const bool local = config.local_rope_theta > 0.0 && slides(config, block);
+    return detail::rotation_of(config, turned_features(config),
+                               local ? config.local_rope_theta : config.rope_theta,
+                               local ? config.local_rope_scaling : config.rope_scaling);
 }
 
 std::shared_ptr<const Architecture> TableArchitecture::fitted_to(const CheckpointReader& reader) const

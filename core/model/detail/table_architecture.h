@@ -38,8 +38,10 @@ struct FamilyTable {
     std::string_view head = "lm_head.weight";
     BlockNames norms; ///< after the block's prefix
     NormKind norm = NormKind::RootMeanSquare;
-    std::vector<LinearRow> linears; ///< of a block, in order of execution
-    std::string_view experts = {};  ///< before an expert's number: "block_sparse_moe.experts."
+    std::vector<LinearRow> linears;      ///< of a block, in order of execution
+    std::string_view experts = {};       ///< before an expert's number: "block_sparse_moe.experts."
+    std::string_view shared_expert = {}; ///< before the names of the expert that all tokens pass
+    std::string_view dense_mlp = {};     ///< before the names of the MLP of blocks without experts
     bool transposed = false;
     bool rows_by_head = false;
     bool window = false; ///< a sliding window is known
@@ -62,7 +64,7 @@ public:
     double embedding_scale(const ModelConfig&) const override { return 1.0; }
 
     std::vector<LinearLayer> linears(const ModelConfig& config) const override;
-    BlockNames block_names(int block) const override;
+    BlockNames block_names(const ModelConfig& config, int block) const override;
     std::string embedding() const override { return prefix_ + std::string(table_.embedding); }
     std::string positions() const override;
     std::string final_norm() const override { return prefix_ + std::string(table_.final_norm); }
@@ -70,7 +72,7 @@ public:
     bool has_bias(const ModelConfig& config, LinearRole role) const override;
     Status accepts(const ModelConfig& config) const override;
     BlockTraits block_traits(const ModelConfig& config, int block) const override;
-    Result<std::vector<double>> rope_frequencies(const ModelConfig& config, int block = 0) const override;
+    Result<Rotation> rotation(const ModelConfig& config, int block = 0) const override;
     std::shared_ptr<const Architecture> fitted_to(const CheckpointReader& reader) const override;
 
 protected:
@@ -84,6 +86,7 @@ protected:
 
 private:
     bool slides(const ModelConfig& config, int block) const;
+    bool has_experts(const ModelConfig& config, int block) const;
     std::string block_prefix(int block) const;
     Status accepts_rotation(const ModelConfig& config) const;
 

@@ -10,6 +10,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace rankscope {
 
@@ -164,6 +165,10 @@ public:
     virtual void soft_cap(Buffer& x, double cap) = 0;                                 ///< x = cap · tanh(x / cap)
     /// −ln p of `targets[i]` under softmax of row i, in float64.
     virtual VectorD cross_entropy(const Buffer& logits, std::span<const Index> targets) = 0;
+    /// KL(p ‖ q) of each row in nats, in float64: p and q are the softmax of `reference` and of `logits`.
+    virtual VectorD kl_divergence(const Buffer& reference, const Buffer& logits) = 0;
+    /// Column of each row's largest element, the first of equals.
+    virtual std::vector<Index> row_argmax(const Buffer& x) = 0;
 };
 
 /// The reference backend: Eigen over OpenBLAS/LAPACK on core's thread pool. Always available.

@@ -192,4 +192,14 @@ VectorD HostFallbackBackend::cross_entropy(const Buffer& logits, std::span<const
     return host_->cross_entropy(to_host(logits), targets);
 }
 
+VectorD HostFallbackBackend::kl_divergence(const Buffer& reference, const Buffer& logits)
+{
+    return host_->kl_divergence(to_host(reference), to_host(logits));
+}
+
+std::vector<Index> HostFallbackBackend::row_argmax(const Buffer& x)
+{
+    return host_->row_argmax(to_host(x));
+}
+
 } // namespace rankscope

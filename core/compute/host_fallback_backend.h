@@ -44,6 +44,8 @@ public:
     void activate_multiply(Buffer& gate, const Buffer& up, Activation activation) override;
     void soft_cap(Buffer& x, double cap) override;
     VectorD cross_entropy(const Buffer& logits, std::span<const Index> targets) override;
+    VectorD kl_divergence(const Buffer& reference, const Buffer& logits) override;
+    std::vector<Index> row_argmax(const Buffer& x) override;
 
 protected:
     Backend& host() { return *host_; }

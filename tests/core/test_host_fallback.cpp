@@ -207,6 +207,14 @@ std::vector<Case> forward_cases()
          [](Backend& b) { return changed(b, floats(b, 9, 12, 13), [&](Buffer& x) { b.soft_cap(x, 0.5); }); }},
         {"cross_entropy",
          [](Backend& b) { return MatrixD(b.cross_entropy(floats(b, 3, 12, 13), k_picked)); }},
+        {"kl_divergence",
+         [](Backend& b) { return MatrixD(b.kl_divergence(floats(b, 3, 12, 13), floats(b, 3, 12, 14))); }},
+        {"row_argmax",
+         [](Backend& b) {
+             const std::vector<Index> columns = b.row_argmax(floats(b, 3, 12, 13));
+             return MatrixD{{static_cast<double>(columns[0]), static_cast<double>(columns[1]),
+                             static_cast<double>(columns[2])}};
+         }},
     };
 }
 

@@ -74,36 +74,6 @@ void softmax_doubles(double* scores, Index count)
 void softmax(float* scores, Index count) { softmax_floats(scores, count); }
 void softmax(double* scores, Index count) { softmax_doubles(scores, count); }
 
-/// Σ e^(x − most) in float64; NaN if any logit is.
-RANKSCOPE_MULTIARCH
-double exponential_sum_floats(const float* x, Index count, double most)
-{
-    constexpr Index block =
-        512; // terms first, then their sum: only a loop without an order becomes vector code
-    double terms[block];
-    double sum = 0.0;
-    for (Index first = 0; first < count; first += block) {
-        const Index length = count - first < block ? count - first : block;
-        for (Index i = 0; i < length; ++i)
-            terms[i] = exp_double(static_cast<double>(x[first + i]) - most);
-        sum += lane_sum<double>(terms, length);
-    }
-    return sum;
-}
-
-double exponential_sum(const float* x, Index count, double most)
-{
-    return exponential_sum_floats(x, count, most);
-}
-
-double exponential_sum(const double* x, Index count, double most)
-{
-    double sum = 0.0;
-    for (Index i = 0; i < count; ++i)
-        sum += std::exp(x[i] - most);
-    return sum;
-}
-
 /// cos and sin of every position and pair, in the precision of the activations.
 template <class T>
 struct Rotation {
@@ -301,29 +271,6 @@ void CpuBackend::silu_multiply(Buffer& gate, const Buffer& up)
             silu(matrix.data() + first, factors.data() + first, count);
         });
     });
-}
-
-VectorD CpuBackend::cross_entropy(const Buffer& logits, std::span<const Index> targets)
-{
-    require(static_cast<Index>(targets.size()) == logits.rows(), "cross_entropy",
-            "one target per row is needed");
-    for (const Index target : targets)
-        require(target >= 0 && target < logits.cols(), "cross_entropy",
-                "a target lies outside the vocabulary");
-    VectorD losses(logits.rows());
-    if (logits.empty())
-        return losses;
-    with_elements(logits, [&](const auto& matrix) {
-        for_stretches(matrix.rows(), rows_per_task(matrix.cols()), [&](Index first, Index count) {
-            for (Index i = first; i < first + count; ++i) {
-                const double most = static_cast<double>(matrix.row(i).maxCoeff());
-                const double sum = exponential_sum(matrix.row(i).data(), matrix.cols(), most);
-                const double target = static_cast<double>(matrix(i, targets[static_cast<std::size_t>(i)]));
-                losses[i] = std::log(sum) - (target - most);
-            }
-        });
-    });
-    return losses;
 }
 
 } // namespace rankscope::detail

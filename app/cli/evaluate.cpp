@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include <optional>
+
 namespace rankscope::cli {
 namespace {
 
@@ -14,40 +16,31 @@ struct EvaluateOptions {
     std::filesystem::path text;
     std::string protocol = "gptq";
     PerplexityOptions perplexity;
+    std::filesystem::path original;
     bool no_original = false;
 };
 
-Result<PerplexityResult> measure(const std::shared_ptr<const Model>& model,
-                                 const std::shared_ptr<const Run>& run, const EvaluateOptions& options,
-                                 Session& session)
-{
-    auto backend = session.backend();
-    if (!backend)
-        return backend.error();
-    session.monitor().set_detail(run ? "compressed" : "original");
-    const auto weights = run ? run_weights(model, run) : checkpoint_weights(model);
-    return perplexity(model, *weights, options.text, options.perplexity, **backend, session.monitor());
-}
+/// What is evaluated: a checkpoint, or a run in its checkpoint.
+struct Subject {
+    std::shared_ptr<const Model> model;
+    std::shared_ptr<const Run> run; ///< empty for a checkpoint
+    std::unique_ptr<WeightSource> weights;
 
-Result<Output> evaluate_checkpoint(const EvaluateOptions& options, Session& session)
-{
-    auto model = Model::open(options.path);
-    if (!model)
-        return model.error();
-    auto result = measure(*model, nullptr, options, session);
-    if (!result)
-        return result.error();
-    Output output;
-    output.document = to_json(*result);
-    output.document.set("path", options.path.string());
-    output.document.set("kind", "checkpoint");
-    output.text = fmt::format("perplexity {}\n", describe(*result));
-    return output;
-}
+    EvaluatedModel evaluated() const { return {model, weights.get()}; }
+};
 
-Result<Output> evaluate_run(const EvaluateOptions& options, Session& session)
+Result<Subject> open_subject(const std::filesystem::path& path, Session& session)
 {
-    auto run = Run::open(options.path);
+    Subject subject;
+    if (!Run::is_run(path)) {
+        auto model = Model::open(path);
+        if (!model)
+            return model.error();
+        subject.model = *model;
+        subject.weights = checkpoint_weights(subject.model);
+        return subject;
+    }
+    auto run = Run::open(path);
     if (!run)
         return run.error();
     if (!(*run)->complete())
@@ -56,31 +49,92 @@ Result<Output> evaluate_run(const EvaluateOptions& options, Session& session)
     auto model = (*run)->model();
     if (!model)
         return model.error();
-    Output output;
-    Json original;
-    Table table({"weights", "perplexity", "±", "bits/weight"});
-    std::string named;
-    if (!options.no_original) {
-        auto before = measure(*model, nullptr, options, session);
-        if (!before)
-            return before.error();
-        original = to_json(*before);
-        table.add({"original", figure(before->perplexity), figure(before->standard_error), "–"});
+    subject.model = *model;
+    subject.run = *run;
+    subject.weights = run_weights(subject.model, subject.run);
+    return subject;
+}
+
+/// What a run or an export is compared with; empty if with nothing.
+Result<std::optional<Subject>> open_original(const EvaluateOptions& options, const Subject& subject,
+                                             Session& session)
+{
+    if (options.no_original && !options.original.empty())
+        return usage_error("--original and --no-original contradict each other");
+    if (!options.original.empty()) {
+        auto original = open_subject(options.original, session);
+        if (!original)
+            return original.error();
+        return std::optional(std::move(*original));
     }
-    auto after = measure(*model, *run, options, session);
-    if (!after)
-        return after.error();
-    const RunSummary summary = summarize(**run, **model);
-    table.add({"compressed", figure(after->perplexity), figure(after->standard_error),
-               figure(summary.bits_per_weight)});
-    output.document = to_json(*after);
+    if (!subject.run || options.no_original)
+        return std::optional<Subject>();
+    return std::optional(Subject{subject.model, nullptr, checkpoint_weights(subject.model)});
+}
+
+std::string share(double value) { return fmt::format("{:.1f} %", 100.0 * value); }
+
+Output report_one(const PerplexityResult& result)
+{
+    Output output;
+    output.document = to_json(result);
+    output.document.set("original", Json());
+    output.text = fmt::format("perplexity {}\n", describe(result));
+    return output;
+}
+
+Output report_both(const TextComparison& result, const std::string& bits)
+{
+    Table table({"weights", "perplexity", "±", "bits/weight", "mean KL", "99 % KL", "same top-1"});
+    table.add({"original", figure(result.original.perplexity), figure(result.original.standard_error), "–",
+               "–", "–", "–"});
+    table.add(
+        {"compressed", figure(result.compressed.perplexity), figure(result.compressed.standard_error), bits,
+         fmt::format("{} ± {}", figure(result.divergence.mean_kl), figure(result.divergence.standard_error)),
+         figure(result.divergence.kl_99), share(result.divergence.same_top)});
+    Output output;
+    output.document = to_json(result.compressed);
+    output.document.set("original", to_json(result.original));
+    output.document.set("divergence", to_json(result.divergence));
+    output.text =
+        table.text()
+        + fmt::format("{} protocol, {} windows of {} tokens of {}\n", id(result.compressed.protocol),
+                      result.compressed.windows, result.compressed.length, result.compressed.text_file);
+    return output;
+}
+
+Result<Output> measure(const EvaluateOptions& options, Session& session)
+{
+    auto subject = open_subject(options.path, session);
+    if (!subject)
+        return subject.error();
+    auto original = open_original(options, *subject, session);
+    if (!original)
+        return original.error();
+    auto backend = session.backend();
+    if (!backend)
+        return backend.error();
+    std::optional<RunSummary> summary;
+    if (subject->run)
+        summary = summarize(*subject->run, *subject->model);
+    Output output;
+    if (*original) {
+        auto both = compare_on_text((*original)->evaluated(), subject->evaluated(), options.text,
+                                    options.perplexity, **backend, session.monitor());
+        if (!both)
+            return both.error();
+        output = report_both(*both, summary ? figure(summary->bits_per_weight) : "–");
+    } else {
+        auto result = perplexity(subject->model, *subject->weights, options.text, options.perplexity,
+                                 **backend, session.monitor());
+        if (!result)
+            return result.error();
+        output = report_one(*result);
+    }
     output.document.set("path", options.path.string());
-    output.document.set("kind", "run");
-    output.document.set("original", std::move(original));
-    output.document.set("run", to_json(summary));
-    output.text = table.text()
-                  + fmt::format("{} protocol, {} windows of {} tokens of {}\n", id(after->protocol),
-                                after->windows, after->length, after->text_file);
+    output.document.set("kind", subject->run ? "run" : "checkpoint");
+    if (summary)
+        output.document.set("run", to_json(*summary));
     return output;
 }
 
@@ -94,8 +148,7 @@ Result<Output> evaluate(EvaluateOptions options, Session& session)
         return budget.error();
     options.perplexity.protocol = *protocol;
     options.perplexity.memory_budget_bytes = *budget;
-    auto output =
-        Run::is_run(options.path) ? evaluate_run(options, session) : evaluate_checkpoint(options, session);
+    auto output = measure(options, session);
     if (output)
         output->document.set("process", session.process());
     return output;
@@ -127,7 +180,11 @@ void add_evaluate(Program& program)
         ->add_option("--protocol", options->protocol,
                      "gptq: the text cut into chunks (default); windows: a BOS in front of each window")
         ->type_name("P");
-    command->add_flag("--no-original", options->no_original, "Of a run: leave out the original's perplexity");
+    command
+        ->add_option("--original", options->original,
+                     "Compare with this checkpoint on the same tokens (a run: with its own, by itself)")
+        ->type_name("PATH");
+    command->add_flag("--no-original", options->no_original, "Of a run: leave out the comparison");
 }
 
 } // namespace rankscope::cli

@@ -88,9 +88,21 @@ Json to_json(const PerplexityResult& result)
     json.set("nll_sum", result.nll_sum);
     json.set("perplexity", result.perplexity);
     json.set("standard_error", result.standard_error);
+    json.set("words", result.words);
+    json.set("word_perplexity", result.word_perplexity());
     json.set("seconds", result.seconds);
     json.set("text_file", result.text_file);
     json.set("text_hash", result.text_hash);
+    return json;
+}
+
+Json to_json(const Divergence& divergence)
+{
+    Json json;
+    json.set("mean_kl", divergence.mean_kl);
+    json.set("mean_kl_standard_error", divergence.standard_error);
+    json.set("kl_99", divergence.kl_99);
+    json.set("same_top", divergence.same_top);
     return json;
 }
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/base/json.h"
-#include "core/evaluate/perplexity.h"
+#include "core/evaluate/text_comparison.h"
 #include "core/run/run.h"
 
 #include <string>
@@ -26,6 +26,7 @@ RunSummary summarize(const Run& run, const Model& model);
 Json to_json(const RunSummary& summary);
 Json to_json(const LayerResult& result);
 Json to_json(const PerplexityResult& result);
+Json to_json(const Divergence& divergence);
 /// The layers of a run, a row each.
 std::string layer_table(const std::vector<LayerResult>& results);
 /// "4.49 ± 0.12 (gptq, 3 windows of 512)".

@@ -417,6 +417,10 @@ void TestCli::perplexity_of_checkpoint_and_run()
     QVERIFY(before > 2.0 && before < 10.0);
     const QJsonObject run = document({"evaluate", place("run"), "--text", text_, "--length", "128"});
     QCOMPARE(run["original"].toObject()["perplexity"].toDouble(), before);
+    const QJsonObject divergence = run["divergence"].toObject();
+    QVERIFY(divergence["mean_kl"].toDouble() > 0.0
+            && divergence["kl_99"].toDouble() > divergence["mean_kl"].toDouble());
+    QVERIFY(divergence["same_top"].toDouble() > 0.3 && divergence["same_top"].toDouble() < 1.0);
     QVERIFY(run["perplexity"].toDouble() > before);
     QCOMPARE(run["run"].toObject()["layers_done"].toInt(), 35);
     const QJsonObject alone =

@@ -5,14 +5,10 @@
 #include "core/export/hf_qlr.h"
 
 #include "core/base/atomic_file.h"
-#include "core/checkpoint/checkpoint_writer.h"
-#include "core/compute/job_border.h"
 #include "core/export/detail/export_common.h"
+#include "core/export/detail/folder_exporter.h"
 #include "core/export/detail/qlr_layer.h"
 #include "core/export/detail/qlr_loader.h"
-
-#include <algorithm>
-#include <set>
 
 namespace rankscope {
 namespace {
@@ -21,7 +17,6 @@ namespace fs = std::filesystem;
 using namespace export_common;
 
 constexpr char k_format[] = "rankscope-qlr";
-constexpr char k_schema_file[] = "rankscope_qlr.json";
 constexpr char k_weights_file[] = "qlr.safetensors";
 constexpr char k_loader_file[] = "load_qlr.py";
 constexpr std::uint64_t k_texts_bytes = 1 << 20;
@@ -57,22 +52,9 @@ private:
     PackedLayer packed_;
 };
 
-/// Layers that the run replaced, as the model knows them.
-std::vector<const LinearLayer*> packed_layers(const Run& run, const Model& model)
-{
-    std::vector<const LinearLayer*> layers;
-    for (const std::string& name : replaced_layers(run)) {
-        if (const LinearLayer* layer = model.find_linear(name))
-            layers.push_back(layer);
-    }
-    return layers;
-}
-
 std::vector<const TensorInfo*> untouched_tensors(const Run& run, const Model& model)
 {
-    std::set<std::string> replaced;
-    for (const LinearLayer* layer : packed_layers(run, model))
-        replaced.insert(layer->weight());
+    const std::set<std::string> replaced = replaced_weights(run, model);
     std::vector<const TensorInfo*> tensors;
     for (const TensorInfo& info : model.checkpoint().tensors()) {
         if (!replaced.contains(info.name))
@@ -85,7 +67,7 @@ std::vector<const TensorInfo*> untouched_tensors(const Run& run, const Model& mo
 Status check_loadable(const Run& run, const Model& model)
 {
     const std::string remedy = "Export with hf instead";
-    for (const LinearLayer* layer : packed_layers(run, model)) {
+    for (const LinearLayer* layer : replaced_layers(run, model)) {
         if (layer->transposed)
             return bad_input("the layer is a Conv1D in transformers, which the loader script cannot replace",
                              layer->name, remedy);
@@ -106,7 +88,7 @@ Status check_loadable(const Run& run, const Model& model)
     return {};
 }
 
-class HfQlrExporter : public Exporter {
+class HfQlrExporter : public FolderExporter {
 public:
     const ExporterInfo& info() const override
     {
@@ -147,79 +129,77 @@ public:
         return bytes;
     }
 
-    Status write(const Run& run, const Model& model, const fs::path& folder, const ExportOptions& options,
-                 Monitor& monitor) const override
+protected:
+    std::string_view report_file() const override { return "rankscope_qlr.json"; }
+    std::string format_name() const override { return k_format; }
+
+    Status write_content(const ExportJob& job, Json& schema) const override
     {
-        return at_job_border("nothing was written",
-                             [&] { return write_folder(run, model, folder, options, monitor); });
+        if (auto copied = copy_companions(job.model, job.folder); !copied)
+            return copied;
+        schema.set("weights", k_weights_file);
+        schema.set("loader", k_loader_file);
+        if (auto written = write_weights(job, schema); !written)
+            return written;
+        return write_text_file(job.folder / k_loader_file, qlr_loader_source(), false);
     }
 
-    Status check(const Run& run, const Model& model, const fs::path& folder, Monitor& monitor) const override
+    Status check_content(const ExportJob& job, const Json& schema) const override
     {
-        return at_job_border("nothing was changed",
-                             [&] { return check_folder(run, model, folder, monitor); });
+        auto reader = CheckpointReader::open(job.folder / k_weights_file);
+        if (!reader)
+            return reader.error();
+        if (auto same = check_companions(job.model, job.folder); !same)
+            return same;
+        const auto layers = replaced_layers(job.run, job.model);
+        const auto untouched = untouched_tensors(job.run, job.model);
+        ExportProgress progress(job.monitor, layers.size() + untouched.size());
+        for (const LinearLayer* layer : layers) {
+            progress.step(layer->name);
+            if (auto same = check_layer(job.run, **reader, schema, *layer); !same)
+                return same;
+        }
+        for (const TensorInfo* info : untouched) {
+            progress.step(info->name);
+            auto bytes = original_bytes(job.model, info->name);
+            if (!bytes)
+                return bytes.error();
+            if (auto same = compare_tensor(**reader, info->name, info->dtype, info->shape, *bytes); !same)
+                return same;
+        }
+        return {};
     }
 
 private:
-    Status write_folder(const Run& run, const Model& model, const fs::path& folder,
-                        const ExportOptions& options, Monitor& monitor) const
-    {
-        if (auto fits = accepts(run, model); !fits)
-            return fits;
-        auto bytes = estimate_bytes(run, model);
-        if (!bytes)
-            return bytes.error();
-        if (auto room = require_free_disk(folder, *bytes); !room)
-            return room;
-        if (auto ours = options.replace ? require_replaceable(folder, k_schema_file) : Status{}; !ours)
-            return ours;
-        auto target = AtomicFolder::create(folder, options.replace);
-        if (!target)
-            return target.error();
-        if (auto copied = copy_companions(model, target->part()); !copied)
-            return copied;
-        Json schema = describe_run(run, model, k_format);
-        schema.set("weights", k_weights_file);
-        schema.set("loader", k_loader_file);
-        if (auto written = write_weights(run, model, target->part(), schema, monitor); !written)
-            return written;
-        if (auto written = write_text_file(target->part() / k_schema_file, schema.dump(2) + "\n", false);
-            !written)
-            return written;
-        if (auto written = write_text_file(target->part() / k_loader_file, qlr_loader_source(), false);
-            !written)
-            return written;
-        return target->commit();
-    }
-
     /// Also adds to the schema how each layer is laid out.
-    static Status write_weights(const Run& run, const Model& model, const fs::path& folder, Json& schema,
-                                Monitor& monitor)
+    static Status write_weights(const ExportJob& job, Json& schema)
     {
-        LayerPacker packer(run);
+        LayerPacker packer(job.run);
         std::vector<TensorSource> sources;
         Json described = schema["layers"];
-        const auto layers = packed_layers(run, model);
-        for (std::size_t i = 0; i < layers.size(); ++i) {
-            monitor.throw_if_cancelled();
-            monitor.report(i, layers.size(), "laying out " + layers[i]->name);
-            auto packed = pack(run, *layers[i]);
+        const auto layers = replaced_layers(job.run, job.model);
+        ExportProgress laying_out(job.monitor, layers.size());
+        for (const LinearLayer* layer : layers) {
+            laying_out.step("laying out " + layer->name);
+            auto packed = pack(job.run, *layer);
             if (!packed)
                 return packed.error();
-            Json entry = described[layers[i]->name];
+            Json entry = described[layer->name];
             describe_layout(*packed, entry);
-            described.set(layers[i]->name, std::move(entry));
+            described.set(layer->name, std::move(entry));
             for (const auto& [suffix, tensor] : packed->tensors)
                 sources.push_back(
-                    {layers[i]->name + suffix, tensor.dtype, tensor.shape,
-                     [&packer, layer = layers[i], suffix = suffix] { return packer.bytes(*layer, suffix); }});
+                    {layer->name + suffix, tensor.dtype, tensor.shape,
+                     [&packer, layer, suffix = suffix] { return packer.bytes(*layer, suffix); }});
         }
         schema.set("layers", std::move(described));
-        for (const TensorInfo* info : untouched_tensors(run, model))
-            sources.push_back({info->name, info->dtype, info->shape,
-                               [&model, name = info->name] { return original_bytes(model, name); }});
-        report_each(sources, monitor);
-        return write_safetensors(folder / k_weights_file, std::move(sources),
+        for (const TensorInfo* info : untouched_tensors(job.run, job.model))
+            sources.push_back({info->name, info->dtype, info->shape, [&model = job.model, name = info->name] {
+                                   return original_bytes(model, name);
+                               }});
+        ExportProgress progress(job.monitor, sources.size());
+        report_each(sources, progress);
+        return write_safetensors(job.folder / k_weights_file, std::move(sources),
                                  {{"format", k_format}, {"version", "1"}}, false);
     }
 
@@ -230,19 +210,6 @@ private:
         entry.set("symmetric", packed.symmetric);
         entry.set("rank", std::int64_t{packed.rank});
         entry.set("stored_bytes", packed.bytes());
-    }
-
-    static void report_each(std::vector<TensorSource>& sources, Monitor& monitor)
-    {
-        const auto done = std::make_shared<std::uint64_t>(0);
-        for (TensorSource& source : sources) {
-            source.fill = [&monitor, done, total = sources.size(), name = source.name,
-                           fill = std::move(source.fill)] {
-                monitor.throw_if_cancelled();
-                monitor.report((*done)++, total, name);
-                return fill();
-            };
-        }
     }
 
     static Result<PackedLayer> read_layer(const CheckpointReader& reader, const Json& schema,
@@ -304,42 +271,6 @@ private:
         if (differs)
             return bad_input("the " + std::string(differs) + " of " + layer.name + " differ from the run",
                              reader.path().string(), "Export again");
-        return {};
-    }
-
-    Status check_folder(const Run& run, const Model& model, const fs::path& folder, Monitor& monitor) const
-    {
-        if (auto fits = accepts(run, model); !fits)
-            return fits;
-        auto schema = Json::read(folder / k_schema_file);
-        if (!schema)
-            return schema.error();
-        if ((*schema)["format"].string() != k_format || (*schema)["version"].integer(-1) != 1)
-            return bad_input("this is no rankscope-qlr export of version 1",
-                             (folder / k_schema_file).string(), "Export again");
-        auto reader = CheckpointReader::open(folder / k_weights_file);
-        if (!reader)
-            return reader.error();
-        if (auto same = check_companions(model, folder); !same)
-            return same;
-        const auto layers = packed_layers(run, model);
-        const auto untouched = untouched_tensors(run, model);
-        std::uint64_t done = 0;
-        for (const LinearLayer* layer : layers) {
-            monitor.throw_if_cancelled();
-            monitor.report(done++, layers.size() + untouched.size(), layer->name);
-            if (auto same = check_layer(run, **reader, *schema, *layer); !same)
-                return same;
-        }
-        for (const TensorInfo* info : untouched) {
-            monitor.throw_if_cancelled();
-            monitor.report(done++, layers.size() + untouched.size(), info->name);
-            auto bytes = original_bytes(model, info->name);
-            if (!bytes)
-                return bytes.error();
-            if (auto same = compare_tensor(**reader, info->name, info->dtype, info->shape, *bytes); !same)
-                return same;
-        }
         return {};
     }
 };

@@ -2,6 +2,7 @@
 #include "core/export/exporter.h"
 #include "core/export/hf.h"
 #include "core/export/hf_qlr.h"
+#include "core/export/peft.h"
 
 #include <algorithm>
 #include <array>
@@ -10,7 +11,7 @@ namespace rankscope {
 
 std::span<const Exporter* const> exporters()
 {
-    static const std::array<const Exporter*, 2> all = {&hf_exporter(), &hf_qlr_exporter()};
+    static const std::array all = {&hf_exporter(), &hf_qlr_exporter(), &peft_exporter()};
     return all;
 }
 

@@ -448,6 +448,7 @@ void TestCli::export_formats_data()
     QTest::addColumn<QString>("format");
     QTest::newRow("hf") << "hf";
     QTest::newRow("hf-qlr") << "hf-qlr";
+    QTest::newRow("peft") << "peft";
 }
 
 void TestCli::export_formats()

@@ -6,6 +6,7 @@
 #include "core/calibration/calibration_store.h"
 #include "core/evaluate/perplexity.h"
 #include "core/export/exporter.h"
+#include "tests/support/client.h"
 #include "tests/support/sample_model.h"
 #include "tests/support/test_paths.h"
 
@@ -14,7 +15,6 @@
 #include <QtTest>
 
 #include <cmath>
-#include <cstdlib>
 
 using namespace rankscope;
 namespace fs = std::filesystem;
@@ -67,11 +67,9 @@ private:
 
 void TestTransformers::initTestCase()
 {
-    const char* python = std::getenv("RANKSCOPE_CLIENT_PYTHON");
-    if (!python || !*python)
-        QSKIP("no client: set RANKSCOPE_CLIENT_PYTHON to a Python that has torch, transformers and "
-              "safetensors");
-    python_ = python;
+    python_ = test::client_python();
+    if (python_.isEmpty())
+        QSKIP(test::k_no_client);
     const auto run = test::make_sample_run(
         model_, folder_.path().toStdString(), "odlri",
         {{"bits", std::int64_t{3}}, {"group", std::int64_t{64}}, {"rank", std::int64_t{8}}});

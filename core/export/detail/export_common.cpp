@@ -2,11 +2,11 @@
 #include "core/export/detail/export_common.h"
 
 #include "core/base/atomic_file.h"
+#include "core/export/detail/stored_floats.h"
+#include "core/model/gguf_model.h"
+#include "core/tensor/half.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <set>
 
 namespace rankscope::export_common {
 namespace {
@@ -33,34 +33,26 @@ constexpr const char* k_companions[] = {"config.json",
                                         "NOTICE",
                                         "USE_POLICY.md"};
 
-Status check_layer(const LayerResult& result, const Model& model)
+/// The content of a companion as it goes into the export.
+Result<std::string> companion(const Model& model, const std::string& name, const Json& config_additions)
 {
-    const LinearLayer* layer = model.find_linear(result.layer);
-    const TensorInfo* info = layer ? model.checkpoint().find(layer->weight()) : nullptr;
-    if (!info)
-        return bad_input("the checkpoint has no linear layer of this name", result.layer,
-                         "Export the run with the checkpoint that it was made from");
-    if (info->block || !is_encodable(info->dtype))
-        return bad_input("its weight is stored as " + std::string(info->type_name())
-                             + ", and reconstructed weights can be stored as F32, F16, BF16 or F64 only",
-                         result.layer, "Convert the checkpoint to one of these types first");
-    return {};
+    auto content = read_text_file(model_folder(model) / name);
+    if (!content || name != "config.json" || config_additions.is_null())
+        return content;
+    auto config = Json::parse(*content);
+    if (!config)
+        return config.error().in((model_folder(model) / name).string());
+    merge(*config, config_additions);
+    return config->dump(2) + "\n";
 }
 
 } // namespace
 
-std::vector<std::string> replaced_layers(const Run& run)
+Status check_complete(const Run& run, const Model& model)
 {
-    std::vector<std::string> layers;
+    std::set<std::string> finished;
     for (const LayerResult& result : run.results())
-        layers.push_back(result.layer);
-    return layers;
-}
-
-Status check_exportable(const Run& run, const Model& model)
-{
-    const std::vector<std::string> done = replaced_layers(run);
-    const std::set<std::string> finished(done.begin(), done.end());
+        finished.insert(result.layer);
     std::size_t wanted = 0;
     std::string missing;
     for (const LayerPlan& row : run.plan().rows) {
@@ -78,10 +70,61 @@ Status check_exportable(const Run& run, const Model& model)
         return bad_input("the checkpoint has changed since this run was made from it", model.path().string(),
                          "Restore the checkpoint, or compress it again");
     for (const LayerResult& result : run.results()) {
-        if (auto fits = check_layer(result, model); !fits)
-            return fits;
+        const LinearLayer* layer = model.find_linear(result.layer);
+        if (!layer || !model.checkpoint().find(layer->weight()))
+            return bad_input("the checkpoint has no linear layer of this name", result.layer,
+                             "Export the run with the checkpoint that it was made from");
     }
     return {};
+}
+
+Status check_exportable(const Run& run, const Model& model)
+{
+    if (auto complete = check_complete(run, model); !complete)
+        return complete;
+    if (is_gguf(model.checkpoint()))
+        return bad_input("the checkpoint is a GGUF file, which has no config.json and no tokenizer files to "
+                         "carry over",
+                         model.path().string(),
+                         "Export as gguf, or compress the model's Hugging Face folder");
+    for (const LinearLayer* layer : replaced_layers(run, model)) {
+        const TensorInfo* info = model.checkpoint().find(layer->weight());
+        if (info->block || !is_encodable(info->dtype))
+            return bad_input("its weight is stored as " + std::string(info->type_name())
+                                 + ", and reconstructed weights can be stored as F32, F16, BF16 or F64 only",
+                             layer->name, "Convert the checkpoint to one of these types first");
+    }
+    return {};
+}
+
+std::vector<const LinearLayer*> replaced_layers(const Run& run, const Model& model)
+{
+    std::vector<const LinearLayer*> layers;
+    for (const LayerResult& result : run.results()) {
+        if (const LinearLayer* layer = model.find_linear(result.layer))
+            layers.push_back(layer);
+    }
+    return layers;
+}
+
+std::set<std::string> replaced_weights(const Run& run, const Model& model)
+{
+    std::set<std::string> names;
+    for (const LinearLayer* layer : replaced_layers(run, model))
+        names.insert(layer->weight());
+    return names;
+}
+
+Result<const Decomposition*> LayerCache::get(const std::string& layer) const
+{
+    if (kept_->name != layer) {
+        auto decomposition = run_->decomposition(layer);
+        if (!decomposition)
+            return decomposition.error();
+        kept_->decomposition = std::move(*decomposition);
+        kept_->name = layer;
+    }
+    return &kept_->decomposition;
 }
 
 fs::path model_folder(const Model& model)
@@ -112,10 +155,10 @@ std::uint64_t companion_bytes(const Model& model)
     return bytes;
 }
 
-Status copy_companions(const Model& model, const fs::path& folder)
+Status copy_companions(const Model& model, const fs::path& folder, const Json& config_additions)
 {
     for (const std::string& name : companion_files(model)) {
-        auto content = read_text_file(model_folder(model) / name);
+        auto content = companion(model, name, config_additions);
         if (!content)
             return content.error();
         if (auto written = write_text_file(folder / name, *content, false); !written)
@@ -124,10 +167,10 @@ Status copy_companions(const Model& model, const fs::path& folder)
     return {};
 }
 
-Status check_companions(const Model& model, const fs::path& folder)
+Status check_companions(const Model& model, const fs::path& folder, const Json& config_additions)
 {
     for (const std::string& name : companion_files(model)) {
-        auto expected = read_text_file(model_folder(model) / name);
+        auto expected = companion(model, name, config_additions);
         if (!expected)
             return expected.error();
         auto actual = read_text_file(folder / name);
@@ -148,27 +191,55 @@ Result<std::vector<std::byte>> original_bytes(const Model& model, const std::str
     return std::vector<std::byte>(view->bytes.begin(), view->bytes.end());
 }
 
-Result<std::vector<std::byte>> dense_bytes(const Run& run, const LinearLayer& layer, DType dtype)
+Matrix base_weight(const Decomposition& decomposition, const LinearLayer& layer)
 {
-    auto decomposition = run.decomposition(layer.name);
-    if (!decomposition)
-        return decomposition.error();
-    const Matrix weight = decomposition->reconstruct();
+    if (decomposition.quantized.empty())
+        return Matrix::Zero(layer.out, layer.in);
+    Decomposition base;
+    base.quantized = decomposition.quantized;
+    base.transform = decomposition.transform;
+    return base.reconstruct();
+}
+
+LowRank weight_factors(const Decomposition& decomposition)
+{
+    if (decomposition.transform.empty() || decomposition.low_rank.rank() == 0)
+        return decomposition.low_rank;
+    const auto backend = make_cpu_backend();
+    return {decomposition.transform.restored_left(decomposition.low_rank.left, *backend),
+            decomposition.transform.restored_right(decomposition.low_rank.right, *backend)};
+}
+
+Result<std::vector<std::byte>> dense_bytes(const Matrix& weight, const LinearLayer& layer, DType dtype)
+{
     if (weight.rows() != layer.out || weight.cols() != layer.in)
         return bad_input("the run's layer is " + std::to_string(weight.rows()) + " × "
                              + std::to_string(weight.cols()) + ", the checkpoint's "
                              + std::to_string(layer.out) + " × " + std::to_string(layer.in),
                          layer.name, "Compress this checkpoint again");
     const Matrix as_stored = layer.transposed ? Matrix(weight.transpose()) : weight;
-    const auto count = static_cast<std::size_t>(as_stored.size());
-    std::vector<std::byte> bytes(count * size_bytes(dtype));
-    encode_from_float(dtype, as_stored.data(), count, bytes.data());
-    Matrix stored(weight.rows(), weight.cols());
-    decode_to_float(dtype, bytes.data(), count, stored.data());
+    std::vector<std::byte> bytes = float_bytes(dtype, as_stored);
+    Matrix stored(as_stored.rows(), as_stored.cols());
+    decode_to_float(dtype, bytes.data(), static_cast<std::size_t>(stored.size()), stored.data());
     if (!stored.allFinite())
         return bad_input("a reconstructed weight is beyond what " + std::string(name(dtype)) + " can hold",
                          layer.name, "Compress this layer with more bits, or leave it out");
     return bytes;
+}
+
+TensorSource dense_source(const LayerCache& cache, const Model& model, const LinearLayer& layer,
+                          DensePart part)
+{
+    const TensorInfo* info = model.checkpoint().find(layer.weight());
+    return {info->name, info->dtype, info->shape,
+            [cache, &layer, part, dtype = info->dtype]() -> Result<std::vector<std::byte>> {
+                auto decomposition = cache.get(layer.name);
+                if (!decomposition)
+                    return decomposition.error();
+                return dense_bytes(part == DensePart::Whole ? (*decomposition)->reconstruct()
+                                                            : base_weight(**decomposition, layer),
+                                   layer, dtype);
+            }};
 }
 
 Status compare_tensor(const CheckpointReader& reader, const std::string& tensor, DType dtype,
@@ -221,6 +292,22 @@ Json describe_run(const Run& run, const Model& model, std::string_view format)
     }
     json.set("layers", std::move(layers));
     return json;
+}
+
+void merge(Json& target, const Json& additions)
+{
+    const Json::Object* members = additions.object_if();
+    if (!members)
+        return;
+    for (const auto& [key, value] : *members) {
+        if (value.is_object() && target[key].is_object()) {
+            Json inner = target[key];
+            merge(inner, value);
+            target.set(key, std::move(inner));
+        } else {
+            target.set(key, value);
+        }
+    }
 }
 
 } // namespace rankscope::export_common

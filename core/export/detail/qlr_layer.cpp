@@ -2,48 +2,11 @@
 #include "core/export/detail/qlr_layer.h"
 
 #include "core/export/detail/bit_packing.h"
-#include "core/tensor/half.h"
 
 #include <cmath>
 
 namespace rankscope {
 namespace {
-
-constexpr float k_half_rounding = 0x1p-10F; ///< twice the relative rounding of a normal binary16
-
-Matrix through(DType dtype, const Matrix& values)
-{
-    std::vector<std::byte> bytes(static_cast<std::size_t>(values.size()) * size_bytes(dtype));
-    encode_from_float(dtype, values.data(), static_cast<std::size_t>(values.size()), bytes.data());
-    Matrix result(values.rows(), values.cols());
-    decode_to_float(dtype, bytes.data(), static_cast<std::size_t>(values.size()), result.data());
-    return result;
-}
-
-/// A scale multiplies a whole group, so each one must survive by itself.
-DType scale_type(const Matrix& scales)
-{
-    const Matrix stored = through(DType::F16, scales);
-    const bool fits = stored.allFinite()
-                      && ((stored - scales).array().abs() <= k_half_rounding * scales.array().abs()).all();
-    return fits ? DType::F16 : DType::F32;
-}
-
-/// Of a factor the whole matters: tiny entries may lose their last bits.
-DType factor_type(const Matrix& factor)
-{
-    const Matrix stored = through(DType::F16, factor);
-    return stored.allFinite() && (stored - factor).norm() <= k_half_rounding * factor.norm() ? DType::F16
-                                                                                             : DType::F32;
-}
-
-PackedTensor float_tensor(DType dtype, const Matrix& values)
-{
-    PackedTensor tensor{dtype, {values.rows(), values.cols()}, {}};
-    tensor.bytes.resize(static_cast<std::size_t>(values.size()) * size_bytes(dtype));
-    encode_from_float(dtype, values.data(), static_cast<std::size_t>(values.size()), tensor.bytes.data());
-    return tensor;
-}
 
 PackedTensor packed_tensor(const std::vector<std::uint16_t>& values, Index rows, Index cols, int bits)
 {

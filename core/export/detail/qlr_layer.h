@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #pragma once
 
+#include "core/export/detail/stored_floats.h"
 #include "core/methods/method.h"
 #include "core/model/architecture.h"
 #include "core/run/run.h"
-#include "core/tensor/tensor_view.h"
 
-#include <cstddef>
 #include <map>
 #include <string>
 #include <vector>
@@ -19,13 +18,6 @@ inline constexpr char k_qlr_scales[] = ".qlr_scales";
 inline constexpr char k_qlr_zeros[] = ".qlr_zeros";
 inline constexpr char k_qlr_left[] = ".qlr_left";
 inline constexpr char k_qlr_right[] = ".qlr_right";
-
-/// One tensor of a packed layer.
-struct PackedTensor {
-    DType dtype = DType::F32;
-    Shape shape;
-    std::vector<std::byte> bytes;
-};
 
 /// Q, L and R of a layer as hf-qlr stores them.
 struct PackedLayer {
@@ -40,13 +32,13 @@ struct PackedLayer {
     std::uint64_t bytes() const;
 };
 
-/// Codes become unsigned (plus the zero point, or plus 2^(bits−1) when symmetric) and are packed; scales and
-/// factors are stored as F16, as the sizes promise, or as F32 where F16 would lose more than its rounding.
-/// Errors: BadInput (shape, a code outside its grid, values that are not finite).
 /// Usage error, with the reason, for what the format has no place for: lattice codes, rotated layers, factors
 /// of fewer than 16 bits.
 Status check_packable(const Decomposition& decomposition);
 
+/// Codes become unsigned (plus the zero point, or plus 2^(bits−1) when symmetric) and are packed; scales and
+/// factors are stored as F16, as the sizes promise, or as F32 where F16 would lose more than its rounding.
+/// Errors: BadInput (shape, a code outside its grid, values that are not finite).
 Result<PackedLayer> pack_layer(const Decomposition& decomposition, const LinearLayer& layer);
 
 /// The other direction, from tensors as read: codes with the zero point subtracted, float scales and factors.

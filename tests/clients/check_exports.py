@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Perplexity of exports through transformers and PEFT: check_exports.py JOBS.json → JSON list on stdout.
+
+A job: {"name", "folder", "adapter": folder or absent, "text", "length", "max_tokens"}. An answer: {"name", "perplexity",
+"targets", "nll_sum", "adapted_layers", "versions"} or {"name", "error"}. Windows are those of the `windows` protocol of
+rankscope-cli evaluate: BOS and length − 1 tokens of text, or length tokens where the tokenizer puts no BOS in front.
+"""
+import json
+import math
+import os
+import sys
+import traceback
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+transformers.utils.logging.set_verbosity_error()
+torch.set_num_threads(2)
+
+
+def load(job):
+    options = {"dtype": torch.float32, "local_files_only": True}
+    config = json.loads((Path(job["folder"]) / "config.json").read_text(encoding="utf-8"))
+    if config.get("quantization_config", {}).get("quant_method") == "compressed-tensors" and job.get("dequantize", True):
+        from transformers.utils.quantization_config import CompressedTensorsConfig
+
+        options["quantization_config"] = CompressedTensorsConfig(dequantize=True)  # PEFT needs plain weights
+    model = AutoModelForCausalLM.from_pretrained(job["folder"], **options)
+    if job.get("adapter"):
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, job["adapter"])
+    return model.eval()
+
+
+def measure(job):
+    model = load(job)
+    tokenizer = AutoTokenizer.from_pretrained(job["folder"], local_files_only=True)
+    text = Path(job["text"]).read_text(encoding="utf-8")
+    ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids[: job["max_tokens"]]
+    first = tokenizer("a").input_ids[:1]
+    front = first if first == [tokenizer.bos_token_id] else []
+    step = job["length"] - len(front)
+    loss, targets = 0.0, 0
+    with torch.no_grad():
+        for begin in range(0, len(ids) - step + 1, step):
+            window = torch.tensor([front + ids[begin : begin + step]])
+            logits = model(window).logits[0, :-1].double()
+            loss += torch.nn.functional.cross_entropy(logits, window[0, 1:], reduction="sum").item()
+            targets += window.shape[1] - 1
+    adapted = sum(name.endswith("lora_A") for name, _ in model.named_modules())
+    return {"nll_sum": loss, "targets": targets, "perplexity": math.exp(loss / targets), "adapted_layers": adapted,
+            "versions": {"transformers": transformers.__version__, "torch": torch.__version__}}
+
+
+def main():
+    answers = []
+    for job in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
+        try:
+            answers.append({"name": job["name"], **measure(job)})
+        except Exception as error:  # the test names the job that failed
+            traceback.print_exc()
+            answers.append({"name": job["name"], "error": f"{type(error).__name__}: {error}"})
+    print(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "tests/support/export_support.h"
+
+#include "core/base/random.h"
+#include "tests/support/sample_model.h"
+
+#include <QTest>
+
+#include <fstream>
+
+namespace rankscope::test {
+
+namespace fs = std::filesystem;
+
+QString text_of(const Status& status)
+{
+    return status ? QString("success") : QString::fromStdString(status.error().sentence());
+}
+
+std::vector<std::byte> bytes_of(const CheckpointReader& reader, const std::string& tensor)
+{
+    const auto view = reader.view(tensor);
+    return view ? std::vector<std::byte>(view->bytes.begin(), view->bytes.end()) : std::vector<std::byte>{};
+}
+
+Status flip_bit(const fs::path& file, const std::string& tensor)
+{
+    const auto reader = CheckpointReader::open(file);
+    if (!reader)
+        return reader.error();
+    const TensorInfo* info = (*reader)->find(tensor);
+    if (!info)
+        return bad_input("there is no tensor " + tensor, file.string());
+    std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
+    stream.seekg(static_cast<std::streamoff>(info->offset));
+    const char flipped = static_cast<char>(stream.get() ^ 1);
+    stream.seekp(static_cast<std::streamoff>(info->offset));
+    stream.put(flipped);
+    return stream ? Status() : io_error("it cannot be changed", file.string());
+}
+
+QuantizedMatrix random_codes(Index rows, Index cols, int bits, Index group, bool symmetric)
+{
+    const RandomStream random(3, "codes");
+    QuantizedMatrix q;
+    q.grid.bits = bits;
+    q.grid.group = group;
+    q.grid.symmetric = symmetric;
+    const Index groups = q.grid.groups(cols);
+    const Index width = q.grid.group_width(cols);
+    q.codes.resize(rows, cols);
+    q.scales.resize(rows, groups);
+    q.zeros = Matrix::Zero(rows, groups);
+    for (Index i = 0; i < q.scales.size(); ++i) {
+        q.scales.data()[i] =
+            0.01f + 0.001f * static_cast<float>(random.uniform(static_cast<std::uint64_t>(i)));
+        if (!symmetric)
+            q.zeros.data()[i] = static_cast<float>(random.below(static_cast<std::uint64_t>(i), 1U << bits));
+    }
+    for (Index row = 0; row < rows; ++row) {
+        for (Index col = 0; col < cols; ++col) {
+            const auto value = random.below(static_cast<std::uint64_t>(row * cols + col + 10000), 1U << bits);
+            const int zero = symmetric ? 1 << (bits - 1) : static_cast<int>(q.zeros(row, col / width));
+            q.codes(row, col) = static_cast<std::int16_t>(static_cast<int>(value) - zero);
+        }
+    }
+    return q;
+}
+
+void add_format_rows()
+{
+    QTest::addColumn<QString>("format");
+    for (const Exporter* exporter : exporters())
+        QTest::newRow(exporter->info().id.c_str()) << QString::fromStdString(exporter->info().id);
+}
+
+std::shared_ptr<const Run> quick_run(const std::shared_ptr<const Model>& model, const fs::path& folder,
+                                     std::string_view method, const Given& given,
+                                     const std::vector<std::string>& settings)
+{
+    auto plan = uniform_plan(*model, method, given, 0);
+    if (!plan)
+        qFatal("%s", plan.error().sentence().c_str());
+    for (const std::string& setting : settings) {
+        if (auto set = apply_setting(*plan, setting, model.get()); !set)
+            qFatal("%s", set.error().sentence().c_str());
+    }
+    const auto backend = make_cpu_backend();
+    if (auto done = Run::execute(model, *plan, nullptr, folder, {}, *backend, silent_monitor()); !done)
+        qFatal("%s", done.error().sentence().c_str());
+    auto run = Run::open(folder);
+    if (!run)
+        qFatal("%s", run.error().sentence().c_str());
+    return *run;
+}
+
+SampleRuns::SampleRuns() : model_(sample_model()) {}
+
+std::shared_ptr<const Run> SampleRuns::ragged()
+{
+    return made("ragged",
+                {{"bits", std::int64_t{3}}, {"group", std::int64_t{64}}, {"rank", std::int64_t{4}}});
+}
+
+std::shared_ptr<const Run> SampleRuns::by_row()
+{
+    return made("by_row", {{"bits", std::int64_t{8}},
+                           {"group", std::int64_t{0}},
+                           {"symmetric", true},
+                           {"rank", std::int64_t{4}}});
+}
+
+std::shared_ptr<const Run> SampleRuns::fit_for(const Exporter& exporter)
+{
+    for (const auto& run : {ragged(), by_row()}) {
+        if (exporter.accepts(*run, *model_))
+            return run;
+    }
+    return nullptr;
+}
+
+std::shared_ptr<const Run> SampleRuns::made(const char* name, const Given& given)
+{
+    std::shared_ptr<const Run>& run = runs_[name];
+    if (!run)
+        run = quick_run(model_, fs::path(folder_.path().toStdString()) / name, "svd_residual", given);
+    return run;
+}
+
+} // namespace rankscope::test

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/compute/backend.h"
 
+#include <vector>
+
 #include "core/compute/detail/cpu_backend.h"
 
 namespace rankscope {
@@ -22,5 +24,16 @@ Buffer Backend::difference(const Buffer& a, const Buffer& b)
 }
 
 std::unique_ptr<Backend> make_cpu_backend() { return std::make_unique<detail::CpuBackend>(); }
+
+void Backend::rope_backward(Buffer& dy, const RopeShape& shape)
+{
+    // A rotation is undone by the opposite angle; the attention factor stays a factor.
+    std::vector<double> opposite(shape.inverse_frequency.begin(), shape.inverse_frequency.end());
+    for (double& frequency : opposite)
+        frequency = -frequency;
+    RopeShape back = shape;
+    back.inverse_frequency = opposite;
+    rope(dy, back);
+}
 
 } // namespace rankscope

@@ -3,6 +3,7 @@
 
 #include "core/base/result.h"
 #include "core/compute/buffer.h"
+#include "core/compute/training.h"
 #include "core/compute/uniform_grid.h"
 
 #include <cstdint>
@@ -169,6 +170,28 @@ public:
     virtual VectorD kl_divergence(const Buffer& reference, const Buffer& logits) = 0;
     /// Column of each row's largest element, the first of equals.
     virtual std::vector<Index> row_argmax(const Buffer& x) = 0;
+
+    // Backward pass: dy is the gradient of the forward operation's result, everything else its own input. Float32
+    // and float64 ------------------------------------------------------------------------------------------------
+    virtual NormGradient rms_norm_backward(const Buffer& x, const Buffer& gain, double epsilon, const Buffer& dy) = 0;
+    virtual NormGradient layer_norm_backward(const Buffer& x, const Buffer& gain, double epsilon,
+                                             const Buffer& dy) = 0;
+    virtual Buffer column_sums(const Buffer& x) = 0; ///< 1 × cols, in float64 inside: the gradient of a bias
+    void rope_backward(Buffer& dy, const RopeShape& shape); ///< in place: turned back
+    virtual AttentionGradient attention_backward(const Buffer& q, const Buffer& k, const Buffer& v, const Buffer& dy,
+                                                 const AttentionShape& shape) = 0;
+    virtual void activate_backward(const Buffer& x, Activation activation, Buffer& dy) = 0; ///< in place
+    /// Of activate_multiply, whose `gate` is the one before it was overwritten.
+    virtual GateGradient activate_multiply_backward(const Buffer& gate, const Buffer& up, Activation activation,
+                                                    const Buffer& dy) = 0;
+
+    // Learned rounding ---------------------------------------------------------------------------------------------
+    virtual LearnedRounding round_learned(const Buffer& w, const LearnedGrid& grid) = 0;
+    virtual LearnedGradient round_learned_backward(const Buffer& dvalues, const Buffer& ratio,
+                                                   const LearnedGrid& grid) = 0;
+    /// Moves `parameter` and its two moments, all of one shape, in place.
+    virtual void adam_step(Buffer& parameter, const Buffer& gradient, Buffer& first, Buffer& second,
+                           const AdamStep& step) = 0;
 };
 
 /// The reference backend: Eigen over OpenBLAS/LAPACK on core's thread pool. Always available.

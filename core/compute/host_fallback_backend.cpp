@@ -202,4 +202,79 @@ std::vector<Index> HostFallbackBackend::row_argmax(const Buffer& x)
     return host_->row_argmax(to_host(x));
 }
 
+NormGradient HostFallbackBackend::rms_norm_backward(const Buffer& x, const Buffer& gain, double epsilon,
+                                                    const Buffer& dy)
+{
+    const NormGradient gradient = host_->rms_norm_backward(to_host(x), to_host(gain), epsilon, to_host(dy));
+    return {from_host(gradient.dx), from_host(gradient.dgain), {}};
+}
+
+NormGradient HostFallbackBackend::layer_norm_backward(const Buffer& x, const Buffer& gain, double epsilon,
+                                                      const Buffer& dy)
+{
+    const NormGradient gradient = host_->layer_norm_backward(to_host(x), to_host(gain), epsilon, to_host(dy));
+    return {from_host(gradient.dx), from_host(gradient.dgain), from_host(gradient.dbias)};
+}
+
+Buffer HostFallbackBackend::column_sums(const Buffer& x) { return from_host(host_->column_sums(to_host(x))); }
+
+AttentionGradient HostFallbackBackend::attention_backward(const Buffer& q, const Buffer& k, const Buffer& v,
+                                                          const Buffer& dy, const AttentionShape& shape)
+{
+    const AttentionGradient gradient =
+        host_->attention_backward(to_host(q), to_host(k), to_host(v), to_host(dy), shape);
+    return {from_host(gradient.dq), from_host(gradient.dk), from_host(gradient.dv)};
+}
+
+void HostFallbackBackend::activate_backward(const Buffer& x, Activation activation, Buffer& dy)
+{
+    change(dy, true, [&](Buffer& on_host) { host_->activate_backward(to_host(x), activation, on_host); });
+}
+
+GateGradient HostFallbackBackend::activate_multiply_backward(const Buffer& gate, const Buffer& up,
+                                                             Activation activation, const Buffer& dy)
+{
+    const GateGradient gradient =
+        host_->activate_multiply_backward(to_host(gate), to_host(up), activation, to_host(dy));
+    return {from_host(gradient.dgate), from_host(gradient.dup)};
+}
+
+LearnedGrid HostFallbackBackend::to_host(const LearnedGrid& grid)
+{
+    return {grid.grid,
+            to_host(grid.scales),
+            to_host(grid.zeros),
+            to_host(grid.shift),
+            to_host(grid.exponent),
+            to_host(grid.rows),
+            grid.columns.empty() ? Buffer{} : to_host(grid.columns)};
+}
+
+LearnedRounding HostFallbackBackend::round_learned(const Buffer& w, const LearnedGrid& grid)
+{
+    const LearnedRounding rounded = host_->round_learned(to_host(w), to_host(grid));
+    return {from_host(rounded.values), from_host(rounded.ratio)};
+}
+
+LearnedGradient HostFallbackBackend::round_learned_backward(const Buffer& dvalues, const Buffer& ratio,
+                                                            const LearnedGrid& grid)
+{
+    const LearnedGradient gradient =
+        host_->round_learned_backward(to_host(dvalues), to_host(ratio), to_host(grid));
+    return {from_host(gradient.dexponent), from_host(gradient.dshift), from_host(gradient.drows),
+            gradient.dcolumns.empty() ? Buffer{} : from_host(gradient.dcolumns)};
+}
+
+void HostFallbackBackend::adam_step(Buffer& parameter, const Buffer& gradient, Buffer& first, Buffer& second,
+                                    const AdamStep& step)
+{
+    change(parameter, true, [&](Buffer& on_host) {
+        change(first, true, [&](Buffer& first_on_host) {
+            change(second, true, [&](Buffer& second_on_host) {
+                host_->adam_step(on_host, to_host(gradient), first_on_host, second_on_host, step);
+            });
+        });
+    });
+}
+
 } // namespace rankscope

@@ -46,11 +46,27 @@ public:
     VectorD cross_entropy(const Buffer& logits, std::span<const Index> targets) override;
     VectorD kl_divergence(const Buffer& reference, const Buffer& logits) override;
     std::vector<Index> row_argmax(const Buffer& x) override;
+    NormGradient rms_norm_backward(const Buffer& x, const Buffer& gain, double epsilon,
+                                   const Buffer& dy) override;
+    NormGradient layer_norm_backward(const Buffer& x, const Buffer& gain, double epsilon,
+                                     const Buffer& dy) override;
+    Buffer column_sums(const Buffer& x) override;
+    AttentionGradient attention_backward(const Buffer& q, const Buffer& k, const Buffer& v, const Buffer& dy,
+                                         const AttentionShape& shape) override;
+    void activate_backward(const Buffer& x, Activation activation, Buffer& dy) override;
+    GateGradient activate_multiply_backward(const Buffer& gate, const Buffer& up, Activation activation,
+                                            const Buffer& dy) override;
+    LearnedRounding round_learned(const Buffer& w, const LearnedGrid& grid) override;
+    LearnedGradient round_learned_backward(const Buffer& dvalues, const Buffer& ratio,
+                                           const LearnedGrid& grid) override;
+    void adam_step(Buffer& parameter, const Buffer& gradient, Buffer& first, Buffer& second,
+                   const AdamStep& step) override;
 
 protected:
     Backend& host() { return *host_; }
     /// The buffer as one of the host backend: itself if it lives there already (float64), else a download.
     Buffer to_host(const Buffer& buffer);
+    LearnedGrid to_host(const LearnedGrid& grid);
     /// A host buffer as one of this backend: float64 stays, float32 is uploaded.
     Buffer from_host(const Buffer& buffer);
     /// Overwrites the content of `target` with a host buffer of the same shape.

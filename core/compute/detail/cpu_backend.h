@@ -139,6 +139,21 @@ public:
     VectorD cross_entropy(const Buffer& logits, std::span<const Index> targets) override;
     VectorD kl_divergence(const Buffer& reference, const Buffer& logits) override;
     std::vector<Index> row_argmax(const Buffer& x) override;
+    NormGradient rms_norm_backward(const Buffer& x, const Buffer& gain, double epsilon,
+                                   const Buffer& dy) override;
+    NormGradient layer_norm_backward(const Buffer& x, const Buffer& gain, double epsilon,
+                                     const Buffer& dy) override;
+    Buffer column_sums(const Buffer& x) override;
+    AttentionGradient attention_backward(const Buffer& q, const Buffer& k, const Buffer& v, const Buffer& dy,
+                                         const AttentionShape& shape) override;
+    void activate_backward(const Buffer& x, Activation activation, Buffer& dy) override;
+    GateGradient activate_multiply_backward(const Buffer& gate, const Buffer& up, Activation activation,
+                                            const Buffer& dy) override;
+    LearnedRounding round_learned(const Buffer& w, const LearnedGrid& grid) override;
+    LearnedGradient round_learned_backward(const Buffer& dvalues, const Buffer& ratio,
+                                           const LearnedGrid& grid) override;
+    void adam_step(Buffer& parameter, const Buffer& gradient, Buffer& first, Buffer& second,
+                   const AdamStep& step) override;
 };
 
 } // namespace rankscope::detail

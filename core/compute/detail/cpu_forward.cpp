@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
+#include "core/compute/detail/attention_parts.h"
 #include "core/compute/detail/cpu_backend.h"
 #include "core/compute/detail/vector_math.h"
 
@@ -71,8 +72,12 @@ void softmax_doubles(double* scores, Index count)
         scores[i] /= total;
 }
 
+} // namespace
+
 void softmax(float* scores, Index count) { softmax_floats(scores, count); }
 void softmax(double* scores, Index count) { softmax_doubles(scores, count); }
+
+namespace {
 
 /// cos and sin of every position and pair, in the precision of the activations.
 template <class T>
@@ -161,6 +166,8 @@ void attend(const AttentionJob<T>& job, Index sequence, Index head, Index first,
               job.out.data() + (row + first) * job.out.cols() + column, job.out.cols());
 }
 
+} // namespace
+
 void require_attention(const Buffer& q, const Buffer& k, const Buffer& v, const AttentionShape& shape)
 {
     const char* operation = "attention";
@@ -174,8 +181,6 @@ void require_attention(const Buffer& q, const Buffer& k, const Buffer& v, const 
             "tokens are not whole sequences");
     require(k.precision() == q.precision() && v.precision() == q.precision(), operation, "precisions differ");
 }
-
-} // namespace
 
 Buffer CpuBackend::rms_norm(const Buffer& x, const Buffer& gain, double epsilon)
 {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "gpu/operations.h"
 
+#include "core/compute/grid_levels.h"
+
 namespace rankscope::gpu {
 
 namespace {
@@ -9,11 +11,10 @@ constexpr Index k_panel = 64;              // columns of a feedback panel
 constexpr std::uint32_t k_panel_rows = 32; // rows, hence threads, of a group: panel × rows floats are shared
 constexpr std::uint32_t k_fit_lanes = 64;
 
-float code_span(const UniformGrid& grid) { return static_cast<float>((1 << grid.bits) - 1); }
-
 void require_grid(const Buffer& w, const GridBuffers& grid, const char* operation)
 {
-    require(grid.grid.bits >= 2 && grid.grid.bits <= 8, operation, "a grid has 2 to 8 bits");
+    require(has_bits(grid.grid.levels, grid.grid.bits), operation,
+            "a grid has 2 to 8 bits, NormalFloat 2 to 4");
     const Index groups = grid.grid.groups(w.cols());
     require(grid.scales.rows() == w.rows() && grid.scales.cols() == groups, operation,
             "scales have another shape");
@@ -25,9 +26,10 @@ void require_grid(const Buffer& w, const GridBuffers& grid, const char* operatio
 
 GridBuffers VulkanBackend::fit_grid(const Buffer& w, const UniformGrid& grid)
 {
-    require(grid.bits >= 2 && grid.bits <= 8, "fit_grid", "a grid has 2 to 8 bits");
-    // Searching for the best clipping and one range for a whole matrix stay with the host's float64.
-    if (!fits({&w}) || grid.clip != ClipSearch::None || grid.group < 0)
+    require(has_bits(grid.levels, grid.bits), "fit_grid", "a grid has 2 to 8 bits, NormalFloat 2 to 4");
+    // Searching for the best clipping and one range for a whole matrix stay with the host's float64, and so do
+    // grids whose scale is no range.
+    if (!fits({&w}) || grid.levels != GridLevels::Integers || grid.clip != ClipSearch::None || grid.group < 0)
         return HostFallbackBackend::fit_grid(w, grid);
     const Index groups = grid.groups(w.cols());
     GridBuffers fitted{grid, new_buffer(w.rows(), groups), new_buffer(w.rows(), groups)};
@@ -62,7 +64,7 @@ void VulkanBackend::pack_grid(const GridBuffers& grid, const std::shared_ptr<Dev
         std::uint32_t count, base_grid, symmetric;
         float lowest;
     };
-    const float lowest = -static_cast<float>(1 << (grid.grid.bits - 1));
+    const float lowest = lowest_code(grid.grid, 0.0F); // of symmetric grids
     // Two floats leave for each that comes: half a binding's worth at a time.
     const Index step = std::max<Index>(64, static_cast<Index>(binding_limit_ / 16) / 64 * 64);
     const Index total = grid.scales.size();
@@ -80,7 +82,7 @@ void VulkanBackend::pack_grid(const GridBuffers& grid, const std::shared_ptr<Dev
 RoundedBuffers VulkanBackend::round_nearest(const Buffer& w, const GridBuffers& grid)
 {
     require_grid(w, grid, "round_nearest");
-    if (!fits({&w, &grid.scales, &grid.zeros}))
+    if (grid.grid.levels == GridLevels::NormalFloat || !fits({&w, &grid.scales, &grid.zeros}))
         return HostFallbackBackend::round_nearest(w, grid);
     const Index groups = grid.scales.cols();
     const auto packed = new_range(static_cast<VkDeviceSize>(2 * grid.scales.size()) * sizeof(float));
@@ -184,8 +186,8 @@ RoundedBuffers VulkanBackend::round_with_feedback(const Buffer& w, const Buffer&
             "round_with_feedback", "one group column per column is needed");
     const Index groups = grid.scales.cols();
     const auto grid_bytes = static_cast<VkDeviceSize>(w.cols() + 2 * grid.scales.size()) * sizeof(float);
-    if (!fits({&w, &feedback, &grid.scales, &grid.zeros}) || grid_bytes > binding_limit_
-        || rows_per_binding(w.cols()) < k_panel)
+    if (grid.grid.levels == GridLevels::NormalFloat || !fits({&w, &feedback, &grid.scales, &grid.zeros})
+        || grid_bytes > binding_limit_ || rows_per_binding(w.cols()) < k_panel)
         return HostFallbackBackend::round_with_feedback(w, feedback, grid, group_column);
 
     const Index width = grid.grid.group_width(w.cols());

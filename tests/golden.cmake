@@ -1,9 +1,9 @@
 # The known answers as tests: those that this version is to pass, on the CPU and on the first Vulkan device. A whole
 # folder, with the cases of methods still to come: rankscope-golden DIR.
 set(golden_joint 
-  "rtn_*,gptq_*,ldl_*,ldlq_e8p,weighted_lowrank_*,lplr4_*,caldera_*,odlri_*,hadamard,rht,e8p_codebook,e8p_matrix")
+  "rtn_*,gptq_*,ldl_*,ldlq_e8p,weighted_lowrank_*,lplr4_*,caldera_*,odlri_*,hadamard,rht,e8p_codebook,e8p_matrix,mxint_*")
 set(golden_learned
-  "rtn_*,act_per_token_8,svd_b*,lqer_*,qera_*,rankonly_*,tail_curve_*,stats_*,allocate_*")
+  "rtn_*,act_per_token_8,svd_b*,lqer_*,qera_*,rankonly_*,tail_curve_*,stats_*,allocate_*,nf*")
 
 foreach(folder joint learned)
   foreach(backend cpu vulkan:0)

@@ -47,7 +47,8 @@ Status legal(const LayerPlan& row, const LinearLayer& layer)
         return usage_error("There are only " + std::to_string(layer.in) + " input channels, "
                                + std::to_string(*k) + " outliers were asked for",
                            layer.name, "Choose fewer outliers");
-    return {};
+    const auto method = require_method(row.method);
+    return method ? row.parameters.check((*method)->info()) : Status{};
 }
 
 Result<LayerPlan> withMethod(const LayerPlan& row, const std::string& id)

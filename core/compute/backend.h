@@ -47,10 +47,13 @@ struct GridBuffers {
     Buffer zeros;  ///< rows × groups, float32 holding integers; 0 when symmetric
 };
 
-/// A matrix rounded to a grid. values = scales · codes.
+/// A matrix rounded to a grid. values = scales · level(codes).
 struct RoundedBuffers {
     Buffer values; ///< rows × cols
     Buffer codes;  ///< rows × cols, float32 holding integers with the zero point subtracted
+    /// Of round_with_feedback: Σ over rows of (target − value)² for each column, in the order of the sweep. With
+    /// H = U·D·Uᵀ, Σ_k D_k · column_losses_k = tr((W − Q)·H·(W − Q)ᵀ). Empty where it is not measured.
+    VectorD column_losses{};
 };
 
 struct SymmetricEigen {

@@ -126,7 +126,7 @@ RoundedBuffers HostFallbackBackend::round_nearest(const Buffer& w, const GridBuf
 {
     const RoundedBuffers rounded =
         host_->round_nearest(to_host(w), {grid.grid, to_host(grid.scales), to_host(grid.zeros)});
-    return {from_host(rounded.values), from_host(rounded.codes)};
+    return {from_host(rounded.values), from_host(rounded.codes), rounded.column_losses};
 }
 
 RoundedBuffers HostFallbackBackend::round_with_feedback(const Buffer& w, const Buffer& feedback,
@@ -135,7 +135,7 @@ RoundedBuffers HostFallbackBackend::round_with_feedback(const Buffer& w, const B
 {
     const RoundedBuffers rounded = host_->round_with_feedback(
         to_host(w), to_host(feedback), {grid.grid, to_host(grid.scales), to_host(grid.zeros)}, group_column);
-    return {from_host(rounded.values), from_host(rounded.codes)};
+    return {from_host(rounded.values), from_host(rounded.codes), rounded.column_losses};
 }
 
 Buffer HostFallbackBackend::rms_norm(const Buffer& x, const Buffer& gain, double epsilon)

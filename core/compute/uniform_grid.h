@@ -20,12 +20,21 @@ enum class ClipSearch : std::uint8_t {
     Grid,     ///< LRQ: 100 widths × 2^b zero points (asymmetric) or 100 thresholds (symmetric), per-row least mean
 };
 
-/// A uniform integer grid: value = scale · code, the zero point already subtracted from the code.
-/// Asymmetric codes lie in [−z, 2^b − 1 − z], symmetric ones in [−2^(b−1), 2^(b−1) − 1] (methods-joint §1.1).
-struct UniformGrid {
+/// What the codes of a grid stand for.
+enum class GridLevels : std::uint8_t {
+    Integers,    ///< the code itself
+    NormalFloat, ///< 2^b quantiles of the normal distribution in [−1, 1] (normal_float.h)
+    MxInt,       ///< the code itself; a sign and b − 1 bits, the scale a power of two (mx_int.h)
+};
+
+/// A scalar grid: value = scale · level(code), the zero point already subtracted from the code.
+/// Integers: asymmetric codes lie in [−z, 2^b − 1 − z], symmetric ones in [−2^(b−1), 2^(b−1) − 1] (methods-joint
+/// §1.1). The other levels are symmetric by themselves: `symmetric` is set, `rule` and the search mean nothing.
+struct ScalarGrid {
     int bits = 4;              ///< 2…8
     Index group = 128;         ///< −1: one scale per matrix; 0: per row (output channel); g > 0: per g consecutive inputs
     bool symmetric = false;
+    GridLevels levels = GridLevels::Integers;
     SymmetricRule rule = SymmetricRule::Full;
     ClipSearch clip = ClipSearch::None;
     double clip_norm = 2.4;    ///< exponent of the search's error
@@ -39,7 +48,9 @@ struct UniformGrid {
         const Index width = group_width(cols);
         return width == 0 ? 0 : (cols + width - 1) / width;
     }
-    bool operator==(const UniformGrid&) const = default;
+    bool operator==(const ScalarGrid&) const = default;
 };
+/// Its name where whole-number steps are meant, which is nearly everywhere.
+using UniformGrid = ScalarGrid;
 
 } // namespace rankscope

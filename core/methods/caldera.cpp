@@ -46,6 +46,7 @@ public:
                 + std::vector{choice_parameter(
                     "order", "Order", {"q_lr", "lr_q"},
                     "Which part is fitted first: Q from a zero start, or L·R to the weight itself.")},
+            check_codebook,
         };
         return info;
     }

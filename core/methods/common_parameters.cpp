@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/methods/common_parameters.h"
 
+#include "core/compute/grid_levels.h"
+
 #include <fmt/format.h>
 
 namespace rankscope {
@@ -67,11 +69,31 @@ std::vector<ParameterInfo> grid_parameters(int default_bits)
     };
 }
 
+namespace {
+
+GridLevels levels_of(const Parameters& parameters)
+{
+    const auto& values = parameters.values();
+    if (!values.contains("codebook"))
+        return GridLevels::Integers;
+    const std::string& codebook = parameters.text("codebook");
+    return codebook == "nf"      ? GridLevels::NormalFloat
+           : codebook == "mxint" ? GridLevels::MxInt
+                                 : GridLevels::Integers;
+}
+
+} // namespace
+
 UniformGrid grid_of(const Parameters& parameters)
 {
     UniformGrid grid;
     grid.bits = static_cast<int>(parameters.integer("bits"));
     grid.group = parameters.integer("group");
+    grid.levels = levels_of(parameters);
+    if (grid.levels != GridLevels::Integers) {
+        grid.symmetric = true;
+        return grid;
+    }
     grid.symmetric = parameters.flag("symmetric");
     grid.rule = parameters.text("sym_rule") == "restricted" ? SymmetricRule::Restricted : SymmetricRule::Full;
     const std::string& clip = parameters.text("clip_search");
@@ -82,19 +104,36 @@ UniformGrid grid_of(const Parameters& parameters)
     return grid;
 }
 
+ParameterInfo scalar_codebook_parameter()
+{
+    return choice_parameter(
+        "codebook", "Codebook", {"uniform", "nf", "mxint"},
+        "What Q is made of: steps of a uniform grid, NormalFloat levels (nf: 2 to 4 bits, usual group 64), or "
+        "whole numbers with a shared exponent (mxint, usual group 32). With nf and mxint symmetric, sym_rule "
+        "and clip_search mean nothing.");
+}
+
 std::vector<ParameterInfo> codebook_parameters()
 {
     return {
         choice_parameter(
-            "codebook", "Codebook", {"uniform", "e8p"},
-            "What Q is made of: steps of a uniform grid, or points of the E8P lattice, eight weights at a "
-            "time (2 or 4 bits, one scale for the matrix; group, symmetric, sym_rule and clip_search "
-            "then mean nothing)."),
+            "codebook", "Codebook", {"uniform", "e8p", "nf", "mxint"},
+            "What Q is made of: steps of a uniform grid; points of the E8P lattice, eight weights at a time "
+            "(e8p: 2 or 4 bits, one scale for the matrix, group means nothing); NormalFloat levels (nf: 2 to "
+            "4 bits, usual group 64); whole numbers with a shared exponent (mxint, usual group 32). Beyond "
+            "uniform, symmetric, sym_rule and clip_search mean nothing."),
         choice_parameter(
             "rht", "Rotation", {"auto", "true", "false"},
             "Rotates the layer by a random Hadamard transform on both sides, so that no channel stands "
             "out; auto does so with e8p only."),
     };
+}
+
+std::string codebook_name(Codebook codebook, GridLevels levels)
+{
+    if (codebook == Codebook::E8P)
+        return "e8p";
+    return levels == GridLevels::NormalFloat ? "nf" : levels == GridLevels::MxInt ? "mxint" : "uniform";
 }
 
 Codebook codebook_of(const Parameters& parameters)
@@ -114,6 +153,9 @@ Status check_codebook(const Parameters& parameters)
     if (codebook_of(parameters) == Codebook::E8P && bits != 2 && bits != 4)
         return usage_error(fmt::format("the E8P codebook has 2 or 4 bits, not {}", bits), {},
                            "Choose 2 or 4 bits, or the uniform codebook.");
+    if (!has_bits(levels_of(parameters), static_cast<int>(bits)))
+        return usage_error(fmt::format("the NormalFloat codebook has 2 to 4 bits, not {}", bits), {},
+                           "Choose 2, 3 or 4 bits, or the uniform codebook.");
     return {};
 }
 

@@ -15,16 +15,21 @@ namespace rankscope {
 
 /// bits, group, symmetric, sym_rule, clip_search: the grid of Q.
 std::vector<ParameterInfo> grid_parameters(int default_bits);
-/// The grid that these five describe. clip_search `auto` narrows ranges at 2 bits and below only.
+/// The grid that these five and, where there is one, `codebook` describe. clip_search `auto` narrows ranges
+/// at 2 bits and below only.
 UniformGrid grid_of(const Parameters& parameters);
 
-/// codebook and rht: what Q is made of, and in which basis.
+/// codebook: which scalar grid Q lies on (uniform, nf, mxint).
+ParameterInfo scalar_codebook_parameter();
+/// codebook with the lattice too, and rht: what Q is made of, and in which basis.
 std::vector<ParameterInfo> codebook_parameters();
+/// Name of a quantized matrix's codebook, as the parameter spells it.
+std::string codebook_name(Codebook codebook, GridLevels levels);
 Codebook codebook_of(const Parameters& parameters);
 /// Whether the layer is rotated: with `auto` where Q lies on the lattice, which has one scale for all
 /// weights.
 bool rotates(const Parameters& parameters);
-/// Usage error for bits that the codebook does not have.
+/// Usage error for bits that the codebook does not have. MethodInfo::check of all methods with a codebook.
 Status check_codebook(const Parameters& parameters);
 
 ParameterInfo rank_parameter();

@@ -42,6 +42,7 @@ public:
             false,
             grid_parameters(4) + codebook_parameters()
                 + std::vector{damp_parameter(), act_order_parameter(), tune_passes_parameter()},
+            check_codebook,
         };
         return info;
     }
@@ -51,8 +52,6 @@ public:
     {
         if (auto checked = check_problem(problem, info(), parameters, backend); !checked)
             return checked.error();
-        if (auto known = check_codebook(parameters); !known)
-            return known.error().in(problem.name);
         const FeedbackOptions options{parameters.real("damp"), parameters.flag("act_order"),
                                       static_cast<int>(parameters.integer("tune_passes")),
                                       codebook_of(parameters), rotates(parameters)};

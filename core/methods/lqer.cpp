@@ -16,6 +16,7 @@
 // - Balanced 16-bit factors instead of 8-bit MXINT ones.
 #include "core/methods/lqer.h"
 
+#include "core/methods/common_parameters.h"
 #include "core/methods/residual_correction.h"
 
 namespace rankscope {
@@ -35,6 +36,7 @@ public:
             {.hessian = true},
             true,
             correction_parameters(),
+            check_codebook,
         };
         return info;
     }

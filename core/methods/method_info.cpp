@@ -189,7 +189,14 @@ Result<Parameters> Parameters::make(const MethodInfo& method,
             return changed.error();
         result = std::move(*changed);
     }
+    if (auto fits = result.check(method); !fits)
+        return fits.error();
     return result;
+}
+
+Status Parameters::check(const MethodInfo& method) const
+{
+    return method.check ? method.check(*this) : Status{};
 }
 
 Result<Parameters> Parameters::with(const MethodInfo& method, std::string_view name,

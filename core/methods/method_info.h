@@ -39,6 +39,8 @@ struct MethodNeeds {
     bool hessian = false;
 };
 
+class Parameters;
+
 struct MethodInfo {
     std::string id;      ///< "odlri"
     std::string title;   ///< "ODLRI"
@@ -47,6 +49,8 @@ struct MethodInfo {
     MethodNeeds needs;
     bool has_low_rank = false;
     std::vector<ParameterInfo> parameters;
+    /// Says why values that are fine each by itself do not go together; null: all do.
+    Status (*check)(const Parameters&) = nullptr;
 
     const ParameterInfo* find(std::string_view name) const;
 };
@@ -62,10 +66,12 @@ public:
     bool operator==(const Parameters&) const = default;
 
     /// Defaults, overridden by `given` (values or their texts). Errors: Usage: unknown name (with the known
-    /// ones), wrong type, out of range.
+    /// ones), wrong type, out of range, values that do not go together.
     static Result<Parameters> make(const MethodInfo& method,
                                    const std::map<std::string, ParameterValue, std::less<>>& given);
-    /// Copy with one value changed and checked.
+    /// Usage error when values do not go together (MethodInfo::check).
+    Status check(const MethodInfo& method) const;
+    /// Copy with one value changed, which is checked by itself: call check() after the last of several changes.
     Result<Parameters> with(const MethodInfo& method, std::string_view name,
                             const ParameterValue& value) const;
     Json to_json() const;

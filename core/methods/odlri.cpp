@@ -149,6 +149,7 @@ const MethodInfo& Odlri::info() const
                                         "",
                                         "Weight of the other channels in the whitened start, as a share of "
                                         "the mean second moment."}},
+        check_codebook,
     };
     return info;
 }

@@ -16,6 +16,7 @@
 // - Balanced factors.
 #include "core/methods/qera_approx.h"
 
+#include "core/methods/common_parameters.h"
 #include "core/methods/residual_correction.h"
 
 namespace rankscope {
@@ -33,6 +34,7 @@ public:
             {.hessian = true},
             true,
             correction_parameters(),
+            check_codebook,
         };
         return info;
     }

@@ -18,6 +18,7 @@
 // - Balanced factors.
 #include "core/methods/qera_exact.h"
 
+#include "core/methods/common_parameters.h"
 #include "core/methods/residual_correction.h"
 
 namespace rankscope {
@@ -35,6 +36,7 @@ public:
             {.hessian = true},
             true,
             correction_parameters(),
+            check_codebook,
         };
         return info;
     }

@@ -40,11 +40,14 @@ LowRankBuffers best_correction(const Buffer& error, const CorrectionMetric& metr
 std::vector<ParameterInfo> correction_parameters()
 {
     return grid_parameters(4)
-           + std::vector{rank_parameter(),
+           + std::vector{scalar_codebook_parameter(),
+                         rank_parameter(),
                          choice_parameter(
                              "rounding", "Rounding", {"nearest", "gptq"},
                              "How Q is rounded: each weight to its nearest step, or by GPTQ with feedback."),
-                         damp_parameter(), act_order_parameter(), tune_passes_parameter()};
+                         damp_parameter(),
+                         act_order_parameter(),
+                         tune_passes_parameter()};
 }
 
 Result<Decomposition> correct_rounding(const LayerProblem& problem, const Parameters& parameters,

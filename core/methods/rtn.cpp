@@ -31,7 +31,8 @@ public:
             "uniform grids as in GPTQ, arXiv 2210.17323",
             {.hessian = false},
             false,
-            grid_parameters(4),
+            grid_parameters(4) + std::vector{scalar_codebook_parameter()},
+            check_codebook,
         };
         return info;
     }

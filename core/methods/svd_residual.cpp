@@ -18,6 +18,7 @@
 //   least.
 #include "core/methods/svd_residual.h"
 
+#include "core/methods/common_parameters.h"
 #include "core/methods/residual_correction.h"
 
 namespace rankscope {
@@ -35,6 +36,7 @@ public:
             {.hessian = false},
             true,
             correction_parameters(),
+            check_codebook,
         };
         return info;
     }

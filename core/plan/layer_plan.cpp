@@ -317,6 +317,8 @@ Result<LayerPlan> changed_row(const LayerPlan& row, const Setting& setting, cons
             return parameters.error().in(row.layer);
         changed.parameters = std::move(*parameters);
     }
+    if (auto fits = changed.parameters.check(info); !fits)
+        return fits.error().in(row.layer);
     return changed;
 }
 
@@ -528,6 +530,8 @@ double planned_bits_per_weight(const LayerPlan& row, const LinearLayer& layer)
     grid.bits = static_cast<int>(integer_or(row.parameters, "bits", grid.bits));
     grid.group = integer_or(row.parameters, "group", grid.group);
     grid.symmetric = flag_or(row.parameters, "symmetric", false);
+    if (row.parameters.values().contains("codebook"))
+        grid = grid_of(row.parameters);
     const double weights = static_cast<double>(layer.out * layer.in);
     FactorOptions factors;
     bool lattice = false;
@@ -545,9 +549,7 @@ double planned_bits_per_weight(const LayerPlan& row, const LinearLayer& layer)
         const Index codes = layer.out * e8p_codes_per_row(layer.in, grid.bits);
         return (16.0 * static_cast<double>(codes + 1) + low_rank) / weights;
     }
-    const double scales = grid.group < 0 ? 1.0 : static_cast<double>(layer.out * grid.groups(layer.in));
-    const double quantized = grid.bits + scales * (grid.symmetric ? 16.0 : 16.0 + grid.bits) / weights;
-    return quantized + low_rank / weights;
+    return grid_bits_per_weight(grid, layer.out, layer.in) + low_rank / weights;
 }
 
 PlanSize planned_size(const Plan& plan, const Model& model)

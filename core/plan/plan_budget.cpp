@@ -61,7 +61,15 @@ std::vector<std::int64_t> possible_bits(const LayerPlan& row, const BudgetChoice
         return {0};
     if (row.locked || choices.fixed_bits.contains(row.layer))
         return {row.parameters.integer("bits")};
-    return choices.bits;
+    // A codebook need not have all of them.
+    const MethodInfo& method = find_method(row.method)->info();
+    std::vector<std::int64_t> legal;
+    for (const std::int64_t bits : choices.bits) {
+        const auto changed = with_value(row, "bits", bits);
+        if (!changed || changed->parameters.check(method))
+            legal.push_back(bits);
+    }
+    return legal.empty() ? std::vector{row.parameters.integer("bits")} : legal;
 }
 
 /// A nested method is measured at the highest rank only, an iterative one at few ranks.

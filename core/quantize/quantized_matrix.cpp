@@ -2,6 +2,7 @@
 #include "core/quantize/quantized_matrix.h"
 
 #include "core/base/thread_pool.h"
+#include "core/compute/grid_levels.h"
 
 #include <algorithm>
 #include <bit>
@@ -41,7 +42,7 @@ Matrix QuantizedMatrix::dequantize() const
     const Index width = grid.group_width(codes.cols());
     parallel_for(0, codes.rows(), [&](Index row) {
         for (Index col = 0; col < codes.cols(); ++col)
-            values(row, col) = scales(row, col / width) * static_cast<float>(codes(row, col));
+            values(row, col) = scales(row, col / width) * grid_level(grid, codes(row, col));
     });
     return values;
 }
@@ -52,11 +53,13 @@ double QuantizedMatrix::bits_per_weight() const
         return 0.0;
     if (codebook == Codebook::E8P) // codes and scale have 16 bits each
         return 16.0 * static_cast<double>(codes.size() + 1) / static_cast<double>(rows() * cols());
-    const double scale_count =
-        grid.group < 0 ? 1.0
-                       : static_cast<double>(codes.rows()) * static_cast<double>(grid.groups(codes.cols()));
-    const double bits_per_scale = 16.0 + (grid.symmetric ? 0.0 : static_cast<double>(grid.bits));
-    return grid.bits + scale_count * bits_per_scale / static_cast<double>(codes.size());
+    return grid_bits_per_weight(grid, codes.rows(), codes.cols());
+}
+
+double grid_bits_per_weight(const ScalarGrid& grid, Index rows, Index cols)
+{
+    const double scales = grid.group < 0 ? 1.0 : static_cast<double>(rows * grid.groups(cols));
+    return grid.bits + scales * bits_per_scale(grid) / static_cast<double>(std::max<Index>(1, rows * cols));
 }
 
 Index e8p_codes_per_row(Index columns, int bits) { return (columns + 7) / 8 * (bits == 4 ? 2 : 1); }

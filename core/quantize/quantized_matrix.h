@@ -9,13 +9,16 @@
 
 namespace rankscope {
 
-/// What the codes of a matrix name: steps of a uniform grid, or points of the E8P lattice, eight weights a
-/// point.
+/// What the codes of a matrix name: levels of a scalar grid (UniformGrid::levels says which), or points of
+/// the E8P lattice, eight weights a point.
 enum class Codebook : std::uint8_t { Uniform, E8P };
+
+/// Bits per weight of a scalar grid: codes, scales and zero points, one for each group that a row really has.
+double grid_bits_per_weight(const ScalarGrid& grid, Index rows, Index cols);
 
 /// A quantized matrix in host memory. Without codes it stands for a zero matrix, as methods that keep only a
 /// low-rank part leave it.
-/// Uniform: codes with the zero point subtracted, one scale and zero per row and group (with one scale per
+/// Scalar: codes with the zero point subtracted, one scale and zero per row and group (with one scale per
 /// matrix it is repeated in every row). E8P: the bits of the 16-bit lattice codes, one (2 bits) or two (4
 /// bits) for each eight inputs of a row, and one scale; of the grid only `bits` counts.
 struct QuantizedMatrix {
@@ -29,9 +32,9 @@ struct QuantizedMatrix {
     bool empty() const { return codes.size() == 0; }
     Index rows() const { return codes.rows(); }
     Index cols() const { return codebook == Codebook::E8P ? columns : codes.cols(); }
-    Matrix dequantize() const; ///< scales ⊙ codes; scale · lattice point
-    /// Exact storage in bits per weight: b + 16/g (symmetric) or b + (16 + b)/g, with the true number of
-    /// groups; E8P: whole codes and one scale of 16 bits.
+    Matrix dequantize() const; ///< scales ⊙ level(codes); scale · lattice point
+    /// Exact storage in bits per weight: b + 16/g (symmetric, NormalFloat), b + (16 + b)/g or b + 8/g
+    /// (MXINT), with the true number of groups; E8P: whole codes and one scale of 16 bits.
     double bits_per_weight() const;
 };
 

@@ -2,6 +2,7 @@
 #include "core/quantize/rounding.h"
 
 #include "core/base/thread_pool.h"
+#include "core/compute/grid_levels.h"
 
 #include <fmt/format.h>
 
@@ -73,19 +74,6 @@ Result<MatrixD> cholesky_with_retries(MatrixD hessian, Backend& backend, Monitor
                      "moments", "Calibrate again with more text.");
 }
 
-/// Range of codes: −z … 2^b − 1 − z, or that of two's complement.
-struct CodeRange {
-    double low;
-    double high;
-};
-
-CodeRange code_range(const UniformGrid& grid, float zero)
-{
-    const double levels = std::ldexp(1.0, grid.bits);
-    const double low = grid.symmetric ? -levels / 2.0 : -static_cast<double>(zero);
-    return {low, low + levels - 1.0};
-}
-
 /// The matrices that coordinate descent works on, in host memory.
 struct TuneTask {
     Matrix weight;
@@ -93,6 +81,11 @@ struct TuneTask {
     Matrix scales;
     Matrix zeros;
     UniformGrid grid;
+
+    float value(Index row, Index col, Index width) const
+    {
+        return scales(row, col / width) * grid_level(grid, static_cast<int>(std::lrintf(codes(row, col))));
+    }
 };
 
 /// One row's sweep. `slope` holds (w − q)·H of the row and is kept up to date.
@@ -105,15 +98,16 @@ void tune_row(TuneTask& task, Index row, const MatrixD& hessian, Eigen::Ref<Eige
         const float scale = task.scales(row, k / width);
         if (!(diagonal > 0.0) || !(scale > 0.0F))
             continue;
-        const double code = static_cast<double>(task.codes(row, k));
-        const CodeRange range = code_range(task.grid, task.zeros(row, k / width));
-        const double target = code + slope(k) / (diagonal * static_cast<double>(scale));
-        const double next = std::clamp(std::nearbyint(target), range.low, range.high);
+        const auto level =
+            static_cast<double>(grid_level(task.grid, static_cast<int>(std::lrintf(task.codes(row, k)))));
+        const double target = level + slope(k) / (diagonal * static_cast<double>(scale));
+        const int code = nearest_code(task.grid, task.zeros(row, k / width), target);
+        const auto next = static_cast<double>(grid_level(task.grid, code));
         // At an exact tie both codes cost the same: the old one stays, or two passes could alternate.
-        if (std::abs(next - target) >= std::abs(code - target))
+        if (std::abs(next - target) >= std::abs(level - target))
             continue;
-        slope -= (next - code) * static_cast<double>(scale) * hessian.row(k);
-        task.codes(row, k) = static_cast<float>(next);
+        slope -= (next - level) * static_cast<double>(scale) * hessian.row(k);
+        task.codes(row, k) = static_cast<float>(code);
     }
 }
 
@@ -215,6 +209,7 @@ RoundedBuffers FeedbackFactor::round(const Buffer& w, const GridBuffers& grid, B
     } else {
         Matrix values(w.rows(), n);
         Matrix codes(w.rows(), n);
+        VectorD losses;
         for (Index first = 0; first < w.rows(); first += block) {
             monitor.throw_if_cancelled();
             const Index count = std::min(block, w.rows() - first);
@@ -224,13 +219,17 @@ RoundedBuffers FeedbackFactor::round(const Buffer& w, const GridBuffers& grid, B
                                                                     factor_, part_grid, order_);
             values.middleRows(first, count) = backend.download(part.values);
             codes.middleRows(first, count) = backend.download(part.codes);
+            if (first == 0)
+                losses = part.column_losses;
+            else if (losses.size() == part.column_losses.size())
+                losses += part.column_losses;
         }
-        rounded = {backend.upload(values), backend.upload(codes)};
+        rounded = {backend.upload(values), backend.upload(codes), losses};
     }
     if (inverse_.empty())
         return rounded;
-    return {backend.gather_columns(rounded.values, inverse_),
-            backend.gather_columns(rounded.codes, inverse_)};
+    return {backend.gather_columns(rounded.values, inverse_), backend.gather_columns(rounded.codes, inverse_),
+            rounded.column_losses};
 }
 
 RoundedBuffers tune_rounding(const Buffer& w, const RoundedBuffers& start, const MatrixD& hessian,
@@ -251,8 +250,7 @@ RoundedBuffers tune_rounding(const Buffer& w, const RoundedBuffers& start, const
         for (Index row = 0; row < count; ++row)
             for (Index col = 0; col < n; ++col)
                 error(row, col) = static_cast<double>(task.weight(first + row, col))
-                                  - static_cast<double>(task.scales(first + row, col / width))
-                                        * static_cast<double>(task.codes(first + row, col));
+                                  - static_cast<double>(task.value(first + row, col, width));
         monitor.throw_if_cancelled();
         MatrixD slope = error * hessian;
         for (int pass = 0; pass < passes; ++pass) {
@@ -263,9 +261,9 @@ RoundedBuffers tune_rounding(const Buffer& w, const RoundedBuffers& start, const
         }
         for (Index row = first; row < first + count; ++row)
             for (Index col = 0; col < n; ++col)
-                values(row, col) = task.scales(row, col / width) * task.codes(row, col);
+                values(row, col) = task.value(row, col, width);
     });
-    return {backend.upload(values), backend.upload(task.codes)};
+    return {backend.upload(values), backend.upload(task.codes), {}};
 }
 
 } // namespace rankscope

@@ -2,11 +2,13 @@
 // What every registered method must keep, whatever it does inside. A new line in registry.cpp is tested by
 // this file as it stands.
 #include "core/base/thread_pool.h"
+#include "core/compute/normal_float.h"
 #include "core/methods/method.h"
 #include "tests/support/sample_layer.h"
 
 #include <QtTest>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -95,10 +97,13 @@ class TestEveryMethod : public QObject {
         for (const Method* method : methods()) {
             const std::string& id = method->info().id;
             QTest::newRow(id.c_str()) << method << Given{};
-            if (method->info().find("codebook")) {
-                QTest::newRow((id + ", e8p").c_str()) << method << Given{{"codebook", std::string("e8p")}};
-                QTest::newRow((id + ", rotated").c_str()) << method << Given{{"rht", std::string("true")}};
+            if (const ParameterInfo* codebook = method->info().find("codebook")) {
+                for (const std::string& choice : codebook->choices) // the first is the default
+                    if (choice != codebook->choices.front())
+                        QTest::newRow((id + ", " + choice).c_str()) << method << Given{{"codebook", choice}};
             }
+            if (method->info().find("rht"))
+                QTest::newRow((id + ", rotated").c_str()) << method << Given{{"rht", std::string("true")}};
             if (method->info().find("factor_bits"))
                 QTest::newRow((id + ", e8p factors, downdate").c_str())
                     << method
@@ -108,12 +113,22 @@ class TestEveryMethod : public QObject {
         }
     }
 
-    /// What the row's variant asks for where the test does not.
+    static bool offers(const MethodInfo& info, const std::string& name, const rankscope::ParameterValue& value)
+    {
+        const ParameterInfo* parameter = info.find(name);
+        const auto* text = std::get_if<std::string>(&value);
+        return parameter
+               && (!text
+                   || std::find(parameter->choices.begin(), parameter->choices.end(), *text)
+                          != parameter->choices.end());
+    }
+
+    /// What the row's variant asks for where the test does not, as far as the method has it.
     static Given with_variant(const Method& method, Given given)
     {
         QFETCH(Given, variant);
         for (const auto& [name, value] : variant)
-            if (method.info().find(name))
+            if (offers(method.info(), name, value))
                 given.try_emplace(name, value);
         return given;
     }
@@ -165,9 +180,16 @@ class TestEveryMethod : public QObject {
         const Index width = q.empty() ? 1 : q.grid.group_width(rebuilt.cols());
         for (Index i = 0; i < q.codes.rows(); ++i) {
             for (Index j = 0; j < q.codes.cols(); ++j) {
-                rebuilt(i, j) = q.scales(i, j / width) * static_cast<float>(q.codes(i, j));
-                const double low = q.grid.symmetric ? -std::ldexp(0.5, q.grid.bits)
-                                                    : -static_cast<double>(q.zeros(i, j / width));
+                float level = static_cast<float>(q.codes(i, j));
+                double low = q.grid.symmetric ? -std::ldexp(0.5, q.grid.bits)
+                                              : -static_cast<double>(q.zeros(i, j / width));
+                if (q.grid.levels == GridLevels::NormalFloat) {
+                    low = 1.0 - std::ldexp(0.5, q.grid.bits);
+                    const auto place = static_cast<std::size_t>(q.codes(i, j) - static_cast<int>(low));
+                    QVERIFY(place < normal_float_levels(q.grid.bits).size());
+                    level = normal_float_levels(q.grid.bits)[place];
+                }
+                rebuilt(i, j) = q.scales(i, j / width) * level;
                 QVERIFY(q.codes(i, j) >= low && q.codes(i, j) <= low + std::ldexp(1.0, q.grid.bits) - 1.0);
             }
         }
@@ -228,6 +250,7 @@ private slots:
             const auto result = run(*method, layer, given);
             QVERIFY(result.has_value());
             const auto rounded = run(nearest, layer, {{"bits", bits}, {"group", std::int64_t{16}}});
+            QVERIFY(rounded.has_value());
             const DecompositionQuality own = measure(layer.weight, *result, &layer.moments);
             const DecompositionQuality base = measure(layer.weight, *rounded, &layer.moments);
             // Its own objective: the output error where it sees activations, else the error of the weight.
@@ -414,9 +437,11 @@ private slots:
                 const auto result = run(*method, layer, given);
                 const Given whole = with_variant(*method, given);
                 const auto codebook = whole.find("codebook");
-                const bool no_such_bits = parameter.name == "bits" && value == ParameterValue(std::int64_t{8})
-                                          && codebook != whole.end()
-                                          && codebook->second == ParameterValue(std::string("e8p"));
+                const bool few_bits = codebook != whole.end()
+                                      && (codebook->second == ParameterValue(std::string("e8p"))
+                                          || codebook->second == ParameterValue(std::string("nf")));
+                const bool no_such_bits =
+                    parameter.name == "bits" && value == ParameterValue(std::int64_t{8}) && few_bits;
                 if (no_such_bits) {
                     QVERIFY(!result.has_value());
                     QCOMPARE(result.error().kind, ErrorKind::Usage);

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "app/cli/golden/handlers.h"
 
+#include "core/compute/grid_levels.h"
 #include "core/quantize/e8p.h"
+#include "core/quantize/quantized_matrix.h"
 
+#include <cmath>
 #include <span>
 
 namespace rankscope::golden {
@@ -88,8 +91,46 @@ Status check_e8p(const GoldenCase& golden, Backend&, Verdict& verdict)
     return {};
 }
 
+/// A matrix rounded to nearest on a scalar grid, by the backend.
+QuantizedMatrix rounded(const GoldenCase& golden, Backend& backend)
+{
+    const Buffer w = backend.upload(golden.single("W"));
+    const GridBuffers grid = backend.fit_grid(w, grid_parameter(golden));
+    return to_host(backend.round_nearest(w, grid), grid, backend);
+}
+
+Status check_normal_float(const GoldenCase& golden, Backend& backend, Verdict& verdict)
+{
+    const QuantizedMatrix q = rounded(golden, backend);
+    const auto levels = normal_float_levels(q.grid.bits);
+    verdict.tensor("Q", q.dequantize());
+    verdict.tensor("index", MatrixD(q.codes.cast<double>().array() + normal_float_zero(q.grid.bits)));
+    verdict.tensor("scales", q.scales);
+    verdict.tensor("levels",
+                   MatrixD(Eigen::Map<const Matrix>(levels.data(), 1, std::ssize(levels)).cast<double>()));
+    return {};
+}
+
+Status check_mxint(const GoldenCase& golden, Backend& backend, Verdict& verdict)
+{
+    const QuantizedMatrix q = rounded(golden, backend);
+    verdict.tensor("Q", q.dequantize());
+    verdict.tensor("exponents", MatrixD(q.scales
+                                            .unaryExpr([&](float step) {
+                                                return static_cast<float>(std::ilogb(step) + q.grid.bits - 2);
+                                            })
+                                            .cast<double>()
+                                            .reshaped<Eigen::RowMajor>()
+                                            .transpose()));
+    return {};
+}
+
 } // namespace
 
-std::vector<Handler> codebook_handlers() { return {{"e8p", {}, check_e8p}}; }
+std::vector<Handler> codebook_handlers()
+{
+    return {
+        {"e8p", {}, check_e8p}, {"normal_float", {"W"}, check_normal_float}, {"mxint", {"W"}, check_mxint}};
+}
 
 } // namespace rankscope::golden

@@ -47,6 +47,14 @@ UniformGrid grid_parameter(const GoldenCase& golden)
     UniformGrid grid;
     grid.bits = static_cast<int>(given["bits"].integer(grid.bits));
     grid.group = given["group"].integer(0);
+    if (golden.method() == "normal_float" || golden.method() == "mxint") {
+        const bool normal_float = golden.method() == "normal_float";
+        grid.levels = normal_float ? GridLevels::NormalFloat : GridLevels::MxInt;
+        grid.bits = static_cast<int>(given["width"].integer(grid.bits));
+        grid.group = given["block"].integer(normal_float ? 64 : 32);
+        grid.symmetric = true;
+        return grid;
+    }
     grid.symmetric = given["symmetric"].boolean();
     grid.rule = given["sym_rule"].string() == "restricted" ? SymmetricRule::Restricted : SymmetricRule::Full;
     grid.clip = clip_search(given["clip_search"]);

@@ -30,7 +30,7 @@ private:
 
 void require_grid(const UniformGrid& grid, const char* operation)
 {
-    require(grid.bits >= 2 && grid.bits <= 8, operation, "a grid has 2 to 8 bits");
+    require(has_bits(grid.levels, grid.bits), operation, "a grid has 2 to 8 bits, NormalFloat 2 to 4");
 }
 
 void require_fitted(const Buffer& w, const GridBuffers& grid, const char* operation)
@@ -76,21 +76,72 @@ void round_rows(const RoundTask& task)
     }
 }
 
-/// One column of a row tile: its codes, their values and what they miss.
+/// Levels of NormalFloat and what lies midway between neighbors; none for other grids.
+struct LevelTable {
+    explicit LevelTable(const ScalarGrid& grid)
+    {
+        if (grid.levels != GridLevels::NormalFloat)
+            return;
+        const auto all = normal_float_levels(grid.bits);
+        zero = static_cast<float>(normal_float_zero(grid.bits));
+        for (; count < static_cast<int>(all.size()); ++count) {
+            levels[count] = all[static_cast<std::size_t>(count)];
+            if (count > 0)
+                middles[count - 1] = 0.5F * (levels[count - 1] + levels[count]);
+        }
+    }
+    int count = 0;
+    float zero = 0.0F;
+    float levels[1 << k_most_normal_float_bits] = {};
+    float middles[1 << k_most_normal_float_bits] = {};
+};
+
+/// Nearest levels of `count` weights with their scales: codes and values.
 RANKSCOPE_MULTIARCH
-void round_column(const float* __restrict wanted, const float* __restrict weight,
-                  const float* __restrict scales, const float* __restrict lowest, float span,
-                  float* __restrict codes, float* __restrict values, float* __restrict errors)
+void round_to_levels(const float* __restrict weights, const float* __restrict scales, Index count,
+                     const LevelTable& table, float* __restrict codes, float* __restrict values)
+{
+    for (Index i = 0; i < count; ++i) {
+        const float x = weights[i] / scales[i];
+        int place = 0;
+        for (int middle = 0; middle + 1 < table.count; ++middle)
+            place += x > table.middles[middle] ? 1 : 0;
+        codes[i] = static_cast<float>(place) - table.zero;
+        values[i] = scales[i] * table.levels[place];
+    }
+}
+
+/// One column of a row tile: its codes and their values.
+RANKSCOPE_MULTIARCH
+void round_column(const float* __restrict wanted, const float* __restrict scales,
+                  const float* __restrict lowest, float span, float* __restrict codes,
+                  float* __restrict values)
 {
     for (Index r = 0; r < k_feedback_rows; ++r) {
         const float scale = scales[r];
         const float low = lowest[r];
         const float code = grid_code(wanted[r] / scale, low, low + span);
-        const float value = scale * code;
         codes[r] = code;
-        values[r] = value;
-        errors[r] = weight[r] - value;
+        values[r] = scale * code;
     }
+}
+
+/// What a column's values miss of the weights; returns what they miss of the targets, squared.
+RANKSCOPE_MULTIARCH
+float column_errors(const float* __restrict wanted, const float* __restrict weight,
+                    const float* __restrict values, float* __restrict errors)
+{
+    constexpr Index lanes = 16;
+    float squares[lanes] = {};
+    for (Index first = 0; first < k_feedback_rows; first += lanes) {
+        for (Index lane = 0; lane < lanes; ++lane) {
+            const Index r = first + lane;
+            errors[r] = weight[r] - values[r];
+            const float missed = wanted[r] - values[r];
+            squares[lane] += missed * missed;
+        }
+    }
+    return lane_sum<float>(squares, lanes);
 }
 
 /// What a column's errors add to the targets of the `count` columns after it.
@@ -131,8 +182,10 @@ struct FeedbackJob {
     std::span<const Index> group_column;
     Index width;
     float span;
+    const LevelTable& levels;
     Matrix& codes;
     Matrix& values;
+    MatrixD& losses; ///< tiles × columns
 };
 
 /// Rows [first, first + rows) through all columns. Panels look left: one product brings in all earlier
@@ -182,9 +235,14 @@ private:
         for (Index k = 0; k < count; ++k) {
             const Index group = group_of(start + k);
             float* errors = errors_.row(start + k).data();
-            round_column(targets.row(k).data(), weights.row(k).data(), scales_.row(group).data(),
-                         lowest_.row(group).data(), job_.span, codes.row(k).data(), values.row(k).data(),
-                         errors);
+            if (job_.levels.count > 0)
+                round_to_levels(targets.row(k).data(), scales_.row(group).data(), k_feedback_rows,
+                                job_.levels, codes.row(k).data(), values.row(k).data());
+            else
+                round_column(targets.row(k).data(), scales_.row(group).data(), lowest_.row(group).data(),
+                             job_.span, codes.row(k).data(), values.row(k).data());
+            job_.losses(first_ / k_feedback_rows, start + k) = static_cast<double>(column_errors(
+                targets.row(k).data(), weights.row(k).data(), values.row(k).data(), errors));
             spread_errors(errors, job_.feedback.data() + (start + k) * n + start + k + 1, count - k - 1,
                           targets.data() + (k + 1) * k_feedback_rows);
         }
@@ -253,7 +311,19 @@ RoundedBuffers CpuBackend::round_nearest(const Buffer& w, const GridBuffers& gri
         const SingleView scales(grid.scales);
         const Matrix lowest = lowest_codes(grid);
         const Index groups = lowest.cols();
+        const LevelTable levels(grid.grid);
         for_stretches(w.rows(), rows_per_task(w.cols()), [&](Index first, Index count) {
+            if (levels.count > 0) {
+                const Index width = grid.grid.group_width(w.cols());
+                Vector spread(w.cols()); // each weight's scale
+                for (Index row = first; row < first + count; ++row) {
+                    for (Index col = 0; col < w.cols(); ++col)
+                        spread[col] = scales.matrix()(row, col / width);
+                    round_to_levels(weights.matrix().row(row).data(), spread.data(), w.cols(), levels,
+                                    codes.row(row).data(), values.row(row).data());
+                }
+                return;
+            }
             round_rows({weights.matrix().row(first).data(), scales.matrix().row(first).data(),
                         lowest.row(first).data(), codes.row(first).data(), values.row(first).data(), count,
                         w.cols(), grid.grid.group_width(w.cols()), groups, code_span(grid.grid)});
@@ -275,11 +345,14 @@ RoundedBuffers CpuBackend::round_with_feedback(const Buffer& w, const Buffer& fe
                 "a group column lies outside the matrix");
     Matrix codes(w.rows(), w.cols());
     Matrix values(w.rows(), w.cols());
+    MatrixD losses = MatrixD::Zero(1, w.cols());
     if (!w.empty()) {
         const SingleView weights(w);
         const SingleView factors(feedback);
         const SingleView scales(grid.scales);
         const Matrix lowest = lowest_codes(grid);
+        const LevelTable levels(grid.grid);
+        losses.setZero((w.rows() + k_feedback_rows - 1) / k_feedback_rows, w.cols());
         const FeedbackJob job{weights.matrix(),
                               factors.matrix(),
                               scales.matrix(),
@@ -287,12 +360,15 @@ RoundedBuffers CpuBackend::round_with_feedback(const Buffer& w, const Buffer& fe
                               group_column,
                               grid.grid.group_width(w.cols()),
                               code_span(grid.grid),
+                              levels,
                               codes,
-                              values};
+                              values,
+                              losses};
         for_stretches(w.rows(), k_feedback_rows,
                       [&](Index first, Index count) { FeedbackTile(job, first, count).run(); });
     }
-    return {make_buffer(std::move(values)), make_buffer(std::move(codes))};
+    return {make_buffer(std::move(values)), make_buffer(std::move(codes)),
+            VectorD(losses.colwise().sum().transpose())};
 }
 
 } // namespace rankscope::detail

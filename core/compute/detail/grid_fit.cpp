@@ -161,6 +161,11 @@ GroupScale fit_range(const Range& range, const UniformGrid& grid, const ErrorOf&
 {
     const double low = static_cast<double>(range.low);
     const double high = static_cast<double>(range.high);
+    const float largest = std::max(-range.low, range.high);
+    if (grid.levels == GridLevels::NormalFloat)
+        return {normal_float_scale(largest), 0.0F};
+    if (grid.levels == GridLevels::MxInt)
+        return {mx_int_step(largest, grid.bits), 0.0F};
     Candidate chosen;
     if (grid.clip == ClipSearch::None || !std::isfinite(high - low))
         chosen = scale_of_range(low, high, grid);

@@ -142,6 +142,8 @@ Status check_packable(const Decomposition& decomposition)
     std::string reason;
     if (decomposition.quantized.codebook == Codebook::E8P)
         reason = "hf-qlr holds steps of a uniform grid, this layer's codes are points of the E8P lattice";
+    else if (decomposition.quantized.grid.levels == GridLevels::NormalFloat)
+        reason = "hf-qlr holds steps of a uniform grid, this layer's codes are NormalFloat levels";
     else if (!decomposition.transform.empty())
         reason = "hf-qlr has no rotation of activations, this layer is stored in a rotated basis";
     else if (decomposition.low_rank.rank() > 0 && decomposition.factors.bits < 16)

@@ -3,17 +3,22 @@
 
 #include "core/checkpoint/checkpoint_reader.h"
 #include "core/checkpoint/checkpoint_writer.h"
+#include "core/compute/grid_levels.h"
+#include "core/methods/common_parameters.h"
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 
 namespace rankscope {
 namespace {
 
 constexpr std::string_view k_format = "rankscope.layer";
-constexpr std::string_view k_version = "2";
-constexpr std::string_view k_first_version = "1"; ///< uniform grids only, no transform
+constexpr std::string_view k_version = "3";
+/// 1: uniform grids only, no transform; 2: uniform grids and the lattice.
+constexpr std::array<std::string_view, 3> k_known_versions{"1", "2", k_version};
 /// Signs and then T_n of hadamard_matrix.h, on both sides: the number changes with that rule.
 constexpr std::string_view k_transform = "hadamard-1";
 
@@ -52,7 +57,7 @@ std::map<std::string, std::string> describe(const LayerPlan& row, const Decompos
             {"group", std::to_string(grid.group)},
             {"symmetric", grid.symmetric ? "true" : "false"},
             {"symmetric_rule", grid.rule == SymmetricRule::Full ? "full" : "restricted"},
-            {"codebook", decomposition.quantized.codebook == Codebook::E8P ? "e8p" : "uniform"},
+            {"codebook", codebook_name(decomposition.quantized.codebook, grid.levels)},
             {"columns", std::to_string(decomposition.quantized.cols())},
             {"transform", decomposition.transform.empty() ? "none" : std::string(k_transform)},
             {"factor_bits", std::to_string(decomposition.factors.bits)},
@@ -66,6 +71,25 @@ Result<std::int64_t> integer_of(const Json& metadata, std::string_view key)
     if (!json || !json->is_integer())
         return damaged(fmt::format("its metadata lacks a whole number \"{}\"", key));
     return json->integer();
+}
+
+Status read_codebook(const Json& metadata, QuantizedMatrix& q)
+{
+    const std::string& codebook = metadata["codebook"].string();
+    if (codebook == "nf" || codebook == "mxint") {
+        q.grid.levels = codebook == "nf" ? GridLevels::NormalFloat : GridLevels::MxInt;
+        if (!has_bits(q.grid.levels, q.grid.bits))
+            return damaged(fmt::format("its codebook {} does not have {} bits", codebook, q.grid.bits));
+    } else if (codebook == "e8p") {
+        q.codebook = Codebook::E8P;
+        const auto columns = integer_of(metadata, "columns");
+        if (!columns)
+            return columns.error();
+        q.columns = *columns;
+    } else if (!codebook.empty() && codebook != "uniform") {
+        return damaged(fmt::format("its codebook \"{}\" is not known to this version", codebook));
+    }
+    return {};
 }
 
 Result<CodeMatrix> read_codes(const CheckpointReader& reader)
@@ -227,7 +251,8 @@ Result<Decomposition> read_layer_file(const std::filesystem::path& file)
         return reader.error();
     const Json& metadata = (*reader)->metadata();
     const std::string& version = metadata["version"].string();
-    if (metadata["format"].string() != k_format || (version != k_version && version != k_first_version))
+    if (metadata["format"].string() != k_format
+        || std::find(k_known_versions.begin(), k_known_versions.end(), version) == k_known_versions.end())
         return damaged("this is no layer file of a run").in(file.string());
     Decomposition decomposition;
     const auto bits = integer_of(metadata, "bits");
@@ -245,13 +270,8 @@ Result<Decomposition> read_layer_file(const std::filesystem::path& file)
         metadata["symmetric_rule"].string() == "restricted" ? SymmetricRule::Restricted : SymmetricRule::Full;
     decomposition.factors.bits = static_cast<int>(*factor_bits);
     decomposition.factors.per_component = metadata["factor_scale"].string() != "matrix";
-    if (metadata["codebook"].string() == "e8p") {
-        decomposition.quantized.codebook = Codebook::E8P;
-        const auto columns = integer_of(metadata, "columns");
-        if (!columns)
-            return columns.error().in(file.string());
-        decomposition.quantized.columns = *columns;
-    }
+    if (auto read = read_codebook(metadata, decomposition.quantized); !read)
+        return read.error().in(file.string());
     if (auto scale = Json::parse(metadata["quantization_scale"].string()))
         decomposition.quantization_scale = scale->number();
     if ((*reader)->find("codes")) {

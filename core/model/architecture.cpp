@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/model/architecture.h"
 
+#include "core/model/gguf_model.h"
+
 #include <map>
 
 namespace rankscope {
@@ -73,14 +75,21 @@ std::string list(const std::vector<std::string>& names)
     return names.size() > k_shown ? text + " and " + std::to_string(names.size() - k_shown) + " more" : text;
 }
 
+/// What the sizes come from: GGUF files have no config.json.
+std::string source_of_sizes(const CheckpointReader& reader)
+{
+    return is_gguf(reader) ? "the metadata" : "config.json";
+}
+
 Status check_tensor(const TensorInfo& tensor, const Shape& expected, const CheckpointReader& reader)
 {
+    const std::string source = source_of_sizes(reader);
     const std::string where =
         reader.files()[static_cast<std::size_t>(tensor.file)].string() + ": tensor " + tensor.name;
     if (tensor.shape != expected)
-        return bad_input("its shape is " + to_string(tensor.shape) + ", but config.json makes it "
+        return bad_input("its shape is " + to_string(tensor.shape) + ", but " + source + " makes it "
                              + to_string(expected),
-                         where, "Check that config.json belongs to these weights");
+                         where, "Check that " + source + " belongs to these weights");
     if (!tensor.holds_floats())
         return bad_input("it holds " + std::string(tensor.type_name())
                              + " numbers where floating-point weights were expected",
@@ -126,7 +135,8 @@ Status Architecture::check(const ModelConfig& config, const CheckpointReader& re
         message = "tensors of the " + std::string(title()) + " architecture are missing: " + list(missing);
     if (!unknown.empty())
         message += (message.empty() ? "" : "; ") + std::string("tensors are not known: ") + list(unknown);
-    return bad_input(message, reader.path().string(), "Check that config.json belongs to these weights");
+    return bad_input(message, reader.path().string(),
+                     "Check that " + source_of_sizes(reader) + " belongs to these weights");
 }
 
 } // namespace rankscope

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
+// A GGUF file's tensors under Hugging Face's names, in Hugging Face's form.
 #include "core/model/gguf_model.h"
 
+#include "core/model/detail/gguf_family.h"
+
 #include <algorithm>
-#include <array>
-#include <charconv>
 #include <map>
 #include <optional>
 #include <utility>
@@ -11,59 +12,57 @@
 namespace rankscope {
 namespace {
 
-constexpr char k_architecture_key[] = "general.architecture";
+using namespace detail;
 
-/// One family of llama.cpp whose tensors and keys are known.
-struct Family {
-    std::string_view id; ///< general.architecture
-    std::string_view transformers_id;
-    bool permuted_rows; ///< q and k rows stand in neighboring pairs
-};
-constexpr std::array k_families = {Family{"llama", "llama", true}};
+constexpr Index k_max_experts = 1024;
 
-Result<Family> family_of(const CheckpointReader& gguf)
+/// Tensors that config.json holds as numbers.
+bool is_configuration(std::string_view name)
 {
-    const std::string id = gguf.metadata()[k_architecture_key].string();
-    std::string known;
-    for (const Family& family : k_families) {
-        if (family.id == id)
-            return family;
-        known += (known.empty() ? "" : ", ") + std::string(family.id);
-    }
-    return bad_input("the GGUF architecture \"" + id.substr(0, 80) + "\" is not known; known: " + known,
-                     gguf.path().string() + ": key " + k_architecture_key,
-                     "Open a model of one of these families");
+    return name == "rope_freqs.weight" || name == "rope_factors_long.weight"
+           || name == "rope_factors_short.weight";
 }
 
-/// A tensor's stem and Hugging Face's for it.
-struct NamePair {
-    std::string_view gguf;
-    std::string_view hugging_face;
-};
-constexpr std::array k_model_names = {
-    NamePair{"token_embd", "model.embed_tokens"},
-    NamePair{"output_norm", "model.norm"},
-    NamePair{"output", "lm_head"},
-};
-constexpr std::array k_block_names = {
-    NamePair{"attn_norm", "input_layernorm"}, NamePair{"ffn_norm", "post_attention_layernorm"},
-    NamePair{"attn_q", "self_attn.q_proj"},   NamePair{"attn_k", "self_attn.k_proj"},
-    NamePair{"attn_v", "self_attn.v_proj"},   NamePair{"attn_output", "self_attn.o_proj"},
-    NamePair{"ffn_gate", "mlp.gate_proj"},    NamePair{"ffn_up", "mlp.up_proj"},
-    NamePair{"ffn_down", "mlp.down_proj"},
+/// Where a tensor that is shown under a new name lies.
+struct Origin {
+    std::string name;
+    Stored stored = Stored::AsIs;
+    Index expert = -1; ///< of Stored::Experts
 };
 
-/// "blk.3.attn_q.weight" → "model.layers.3.self_attn.q_proj.weight"; nothing for names without a counterpart.
-std::optional<std::string> hugging_face_name(std::string_view name)
+/// Whether `stem` is `pattern` with a number for its "#" (or has none); the number's text goes to `number`.
+bool matches(std::string_view stem, std::string_view pattern, std::string_view& number)
+{
+    const auto mark = pattern.find('#');
+    if (mark == std::string_view::npos)
+        return stem == pattern;
+    if (!stem.starts_with(pattern.substr(0, mark)))
+        return false;
+    number = stem.substr(mark);
+    return !number.empty() && number.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
+std::string numbered(std::string_view name, std::string_view number)
+{
+    std::string text(name);
+    if (const auto mark = text.find('#'); mark != std::string::npos)
+        text.replace(mark, 1, number);
+    return text;
+}
+
+/// "blk.3.attn_q.weight" → "model.layers.3.self_attn.q_proj.weight" and the entry that says so; of stacked
+/// experts the name keeps its "#". Nothing for names without a counterpart.
+std::optional<std::pair<std::string, const GgufName*>> translated(const GgufFamily& family,
+                                                                  std::string_view name)
 {
     const auto dot = name.rfind('.');
     if (dot == std::string_view::npos)
         return std::nullopt;
-    const std::string_view suffix = name.substr(dot);
+    const std::string suffix(name.substr(dot));
     std::string_view stem = name.substr(0, dot);
-    for (const NamePair& pair : k_model_names) {
-        if (pair.gguf == stem)
-            return std::string(pair.hugging_face) + std::string(suffix);
+    for (const GgufName& entry : family.model_names) {
+        if (entry.gguf == stem)
+            return std::pair{std::string(entry.hugging_face) + suffix, &entry};
     }
     if (!stem.starts_with("blk."))
         return std::nullopt;
@@ -71,29 +70,73 @@ std::optional<std::string> hugging_face_name(std::string_view name)
     const auto end = stem.find('.');
     if (end == std::string_view::npos || end == 0)
         return std::nullopt;
-    for (const NamePair& pair : k_block_names) {
-        if (pair.gguf == stem.substr(end + 1))
-            return "model.layers." + std::string(stem.substr(0, end)) + "." + std::string(pair.hugging_face)
-                   + std::string(suffix);
+    for (const GgufName& entry : family.block_names) {
+        std::string_view number = "#";
+        if (matches(stem.substr(end + 1), entry.gguf, number))
+            return std::pair{std::string(family.blocks) + std::string(stem.substr(0, end)) + "."
+                                 + numbered(entry.hugging_face, number) + suffix,
+                             &entry};
     }
     return std::nullopt;
 }
 
+/// For each row of ours its row in the file.
+using RowOrder = std::vector<Index>;
+
+/// llama.cpp turns neighboring rows (2i, 2i + 1) of a head, Hugging Face (i, i + d/2).
+RowOrder paired_order(Index rows, Index heads)
+{
+    RowOrder order;
+    const Index width = rows / heads;
+    for (Index head = 0; head < heads; ++head) {
+        for (Index i = 0; i < width; ++i)
+            order.push_back(head * width + 2 * (i % (width / 2)) + i / (width / 2));
+    }
+    return order;
+}
+
+RowOrder parts_order(Index rows, Index heads)
+{
+    RowOrder order;
+    const Index width = rows / heads / 3;
+    for (Index head = 0; head < heads; ++head) {
+        for (Index part = 0; part < 3; ++part) {
+            for (Index i = 0; i < width; ++i)
+                order.push_back((part * heads + head) * width + i);
+        }
+    }
+    return order;
+}
+
+/// A bias is one row of columns.
+Matrix reordered(const Matrix& matrix, const RowOrder& order)
+{
+    Matrix result(matrix.rows(), matrix.cols());
+    for (std::size_t i = 0; i < order.size(); ++i) {
+        if (matrix.rows() == 1)
+            result(0, static_cast<Index>(i)) = matrix(0, order[i]);
+        else
+            result.row(static_cast<Index>(i)) = matrix.row(order[i]);
+    }
+    return result;
+}
+
 class RenamedGguf : public CheckpointReader {
 public:
-    RenamedGguf(std::unique_ptr<CheckpointReader> gguf, bool permuted, Index heads, Index kv_heads)
-        : gguf_(std::move(gguf)), permuted_(permuted), heads_(heads), kv_heads_(kv_heads)
+    static Result<std::unique_ptr<RenamedGguf>> make(std::unique_ptr<CheckpointReader> gguf,
+                                                     const GgufFamily& family)
     {
-        for (const TensorInfo& tensor : gguf_->tensors()) {
-            if (tensor.name == "rope_freqs.weight")
+        std::unique_ptr<RenamedGguf> renamed(new RenamedGguf(std::move(gguf), family));
+        for (const TensorInfo& tensor : renamed->gguf_->tensors()) {
+            if (is_configuration(tensor.name))
                 continue;
-            TensorInfo renamed = tensor;
-            renamed.name = hugging_face_name(tensor.name).value_or(tensor.name);
-            stored_name_[renamed.name] = tensor.name;
-            tensors_.push_back(std::move(renamed));
+            if (auto added = renamed->add(family, tensor); !added)
+                return added.error();
         }
-        std::sort(tensors_.begin(), tensors_.end(),
+        auto& tensors = renamed->tensors_;
+        std::sort(tensors.begin(), tensors.end(),
                   [](const TensorInfo& a, const TensorInfo& b) { return a.name < b.name; });
+        return renamed;
     }
 
     const std::filesystem::path& path() const override { return gguf_->path(); }
@@ -101,137 +144,136 @@ public:
     std::span<const TensorInfo> tensors() const override { return tensors_; }
     const Json& metadata() const override { return gguf_->metadata(); }
     std::string header_hash() const override { return gguf_->header_hash(); }
-    Result<TensorView> view(std::string_view name) const override { return gguf_->view(stored(name)); }
+
+    Result<TensorView> view(std::string_view name) const override
+    {
+        const Origin origin = origin_of(name);
+        auto whole = gguf_->view(origin.name);
+        const TensorInfo* info = find(name);
+        if (!whole || !info)
+            return whole;
+        whole->shape = info->shape;
+        if (origin.expert >= 0)
+            whole->bytes = whole->bytes.subspan(static_cast<std::size_t>(origin.expert) * info->bytes,
+                                                static_cast<std::size_t>(info->bytes));
+        return whole;
+    }
 
     Result<Matrix> read(std::string_view name) const override
     {
-        auto matrix = gguf_->read(stored(name));
-        if (!matrix || !permuted_)
+        const Origin origin = origin_of(name);
+        if (origin.expert >= 0)
+            return CheckpointReader::read(name);
+        auto matrix = gguf_->read(origin.name);
+        if (!matrix)
             return matrix;
-        if (name.find(".q_proj.") != std::string_view::npos)
-            return unpermuted(std::move(*matrix), heads_);
-        if (name.find(".k_proj.") != std::string_view::npos)
-            return unpermuted(std::move(*matrix), kv_heads_);
-        return matrix;
+        if (origin.stored == Stored::OneAdded) {
+            matrix->array() -= 1.0F;
+            return matrix;
+        }
+        const RowOrder order =
+            row_order(origin.stored, matrix->rows() == 1 ? matrix->cols() : matrix->rows());
+        return order.empty() ? matrix : Result<Matrix>(reordered(*matrix, order));
     }
 
 private:
-    std::string_view stored(std::string_view name) const
+    RenamedGguf(std::unique_ptr<CheckpointReader> gguf, const GgufFamily& family) : gguf_(std::move(gguf))
     {
-        const auto found = stored_name_.find(name);
-        return found == stored_name_.end() ? name : std::string_view(found->second);
+        const GgufMetadata metadata(*gguf_, family.id);
+        const auto heads = metadata.value("attention.head_count", KeyKind::Whole);
+        const auto kv_heads = metadata.value("attention.head_count_kv", KeyKind::Whole);
+        heads_ = heads ? heads->integer() : 0;
+        kv_heads_ = kv_heads ? kv_heads->integer(heads_) : 0;
     }
 
-    /// llama.cpp turns neighboring rows (2i, 2i + 1) of a head, Hugging Face (i, i + d/2). A bias is one row
-    /// of columns.
-    static Matrix unpermuted(Matrix matrix, Index heads)
+    Status add(const GgufFamily& family, const TensorInfo& tensor)
     {
-        const bool bias = matrix.rows() == 1;
-        const Index rows = bias ? matrix.cols() : matrix.rows();
-        if (heads < 1 || rows % (2 * heads) != 0)
-            return matrix;
-        const Index half = rows / heads / 2;
-        Matrix result(matrix.rows(), matrix.cols());
-        for (Index head = 0; head < heads; ++head) {
-            for (Index i = 0; i < half; ++i) {
-                for (const Index part : {Index{0}, Index{1}}) {
-                    const Index to = (2 * head + part) * half + i;
-                    const Index from = 2 * (head * half + i) + part;
-                    if (bias)
-                        result(0, to) = matrix(0, from);
-                    else
-                        result.row(to) = matrix.row(from);
-                }
-            }
+        const auto name = translated(family, tensor.name);
+        const Stored stored = name ? name->second->stored : Stored::AsIs;
+        if (stored == Stored::Experts)
+            return add_experts(name->first, tensor);
+        TensorInfo renamed = tensor;
+        renamed.name = name ? name->first : tensor.name;
+        if (stored == Stored::OneRow && renamed.shape.size() == 1)
+            renamed.shape.insert(renamed.shape.begin(), 1);
+        return add(std::move(renamed), {tensor.name, stored, -1});
+    }
+
+    Status add_experts(const std::string& name, const TensorInfo& tensor)
+    {
+        const std::string where = path().string() + ": tensor " + tensor.name;
+        if (tensor.shape.size() != 3)
+            return bad_input("it has " + std::to_string(tensor.shape.size())
+                                 + " dimensions, but experts are stacked in three",
+                             where);
+        const Index experts = tensor.shape.front();
+        if (experts < 1 || experts > k_max_experts)
+            return bad_input("it holds " + std::to_string(experts) + " experts; between 1 and "
+                                 + std::to_string(k_max_experts) + " are accepted",
+                             where);
+        for (Index expert = 0; expert < experts; ++expert) {
+            TensorInfo one = tensor;
+            one.name = numbered(name, std::to_string(expert));
+            one.shape.erase(one.shape.begin());
+            one.bytes = tensor.bytes / static_cast<std::uint64_t>(experts);
+            one.offset += static_cast<std::uint64_t>(expert) * one.bytes;
+            if (auto added = add(std::move(one), {tensor.name, Stored::Experts, expert}); !added)
+                return added;
         }
-        return result;
+        return {};
+    }
+
+    Status add(TensorInfo renamed, Origin origin)
+    {
+        const auto [known, added] = origins_.emplace(renamed.name, origin);
+        if (!added)
+            return bad_input("it stands for " + renamed.name + ", and so does " + known->second.name,
+                             path().string() + ": tensor " + origin.name);
+        tensors_.push_back(std::move(renamed));
+        return {};
+    }
+
+    Origin origin_of(std::string_view name) const
+    {
+        const auto found = origins_.find(name);
+        return found == origins_.end() ? Origin{std::string(name), Stored::AsIs, -1} : found->second;
+    }
+
+    /// Empty: as it is (also where the rows do not divide, which the check of shapes reports).
+    RowOrder row_order(Stored stored, Index rows) const
+    {
+        const Index heads = stored == Stored::PairedKeyRows ? kv_heads_ : heads_;
+        const bool paired = stored == Stored::PairedQueryRows || stored == Stored::PairedKeyRows;
+        if (heads < 1 || rows % heads != 0)
+            return {};
+        if (paired && rows / heads % 2 == 0)
+            return paired_order(rows, heads);
+        return stored == Stored::PartsApart && rows / heads % 3 == 0 ? parts_order(rows, heads) : RowOrder{};
     }
 
     std::unique_ptr<CheckpointReader> gguf_;
-    bool permuted_;
-    Index heads_;
-    Index kv_heads_;
+    Index heads_ = 0;
+    Index kv_heads_ = 0;
     std::vector<TensorInfo> tensors_;
-    std::map<std::string, std::string, std::less<>> stored_name_;
+    std::map<std::string, Origin, std::less<>> origins_; ///< by our name
 };
-
-/// A float32 value written as the decimal number that was meant: 1e-5, not 9.99999974737875e-06.
-double shortest(double value)
-{
-    char text[32];
-    const auto end = std::to_chars(text, text + sizeof text, static_cast<float>(value)).ptr;
-    double result = value;
-    std::from_chars(text, end, result);
-    return result;
-}
-
-Status add_rope(const Json& metadata, const std::string& prefix, const CheckpointReader& gguf, Json& config)
-{
-    if (const Json* theta = metadata.find(prefix + "rope.freq_base"))
-        config.set("rope_theta", shortest(theta->number()));
-    if (gguf.find("rope_freqs.weight"))
-        return bad_input("frequency factors of its own (Llama 3.1 and later) are not read from GGUF yet",
-                         gguf.path().string() + ": tensor rope_freqs.weight",
-                         "Open the safetensors version of the model");
-    const std::string kind = metadata[prefix + "rope.scaling.type"].string("none");
-    if (kind == "none")
-        return {};
-    Json scaling;
-    scaling.set("rope_type", kind);
-    scaling.set("factor", shortest(metadata[prefix + "rope.scaling.factor"].number(1.0)));
-    config.set("rope_scaling", std::move(scaling));
-    return {};
-}
 
 } // namespace
 
-bool is_gguf(const CheckpointReader& reader) { return reader.metadata().find(k_architecture_key) != nullptr; }
-
-Result<Json> gguf_config(const CheckpointReader& gguf)
+bool is_gguf(const CheckpointReader& reader)
 {
-    const auto family = family_of(gguf);
-    if (!family)
-        return family.error();
-    const Json& metadata = gguf.metadata();
-    const std::string prefix = std::string(family->id) + ".";
-    Json config;
-    config.set("model_type", family->transformers_id);
-    static constexpr std::array<NamePair, 7> k_keys = {{
-        {"embedding_length", "hidden_size"},
-        {"feed_forward_length", "intermediate_size"},
-        {"block_count", "num_hidden_layers"},
-        {"attention.head_count", "num_attention_heads"},
-        {"attention.head_count_kv", "num_key_value_heads"},
-        {"attention.key_length", "head_dim"},
-        {"context_length", "max_position_embeddings"},
-    }};
-    for (const NamePair& key : k_keys) {
-        if (const Json* value = metadata.find(prefix + std::string(key.gguf)))
-            config.set(key.hugging_face, *value);
-    }
-    if (const Json* epsilon = metadata.find(prefix + "attention.layer_norm_rms_epsilon"))
-        config.set("rms_norm_eps", shortest(epsilon->number()));
-    const TensorInfo* embedding = gguf.find("token_embd.weight");
-    if (!embedding || embedding->shape.size() != 2)
-        return bad_input("there is no tensor token_embd.weight with two dimensions", gguf.path().string());
-    config.set("vocab_size", embedding->shape.front());
-    config.set("tie_word_embeddings", gguf.find("output.weight") == nullptr);
-    config.set("attention_bias", gguf.find("blk.0.attn_q.bias") != nullptr);
-    if (auto rope = add_rope(metadata, prefix, gguf, config); !rope)
-        return rope.error();
-    return config;
+    return reader.metadata().find("general.architecture") != nullptr;
 }
 
 Result<std::unique_ptr<CheckpointReader>> gguf_with_hugging_face_names(std::unique_ptr<CheckpointReader> gguf)
 {
-    const auto family = family_of(*gguf);
+    const auto family = gguf_family_of(*gguf);
     if (!family)
         return family.error();
-    const std::string prefix = std::string(family->id) + ".attention.";
-    const Index heads = gguf->metadata()[prefix + "head_count"].integer();
-    const Index kv_heads = gguf->metadata()[prefix + "head_count_kv"].integer(heads);
-    return std::unique_ptr<CheckpointReader>(
-        std::make_unique<RenamedGguf>(std::move(gguf), family->permuted_rows, heads, kv_heads));
+    auto renamed = RenamedGguf::make(std::move(gguf), **family);
+    if (!renamed)
+        return renamed.error();
+    return std::unique_ptr<CheckpointReader>(std::move(*renamed));
 }
 
 } // namespace rankscope

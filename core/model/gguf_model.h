@@ -21,8 +21,10 @@ Result<Json> gguf_config(const CheckpointReader& gguf);
 /// The vocabulary as a tokenizer.json (formats.md §9). Errors: BadInput naming what is missing or not known.
 Result<Json> gguf_tokenizer(const CheckpointReader& gguf);
 
-/// The same tensors under Hugging Face's names. `read` also undoes llama.cpp's order of q and k rows; `view`
-/// gives the bytes as they are stored. Tensors that are only the file's own (rope_freqs) are left out.
+/// The same tensors under Hugging Face's names, stacked experts as matrices of their own. `read` also undoes what
+/// llama.cpp's converter does to values (order of rows, 1 + w in norms); `view`
+/// gives the bytes as they are stored. Tensors that the configuration holds (frequency
+/// factors) are left out.
 Result<std::unique_ptr<CheckpointReader>>
 gguf_with_hugging_face_names(std::unique_ptr<CheckpointReader> gguf);
 

@@ -223,11 +223,25 @@ Result<Rotation> TableArchitecture::rotation(const ModelConfig& config, int bloc
 
 std::shared_ptr<const Architecture> TableArchitecture::fitted_to(const CheckpointReader& reader) const
 {
-    if (prefix_.empty() || reader.find(embedding()) || !reader.find(table_.embedding))
+    const bool bare = !prefix_.empty() && !reader.find(embedding()) && reader.find(table_.embedding);
+    const bool turned = table_.transposed && !stores_inputs_first(reader, bare ? "" : prefix_);
+    if (!bare && !turned)
         return nullptr;
-    auto bare = clone();
-    bare->prefix_.clear();
-    return bare;
+    auto fitted = clone();
+    if (bare)
+        fitted->prefix_.clear();
+    if (turned)
+        fitted->table_.transposed = false;
+    return fitted;
+}
+
+/// Whether a fused matrix has its three outputs beside each other, as Conv1D stores it (GGUF has them below
+/// each other). A checkpoint that leaves it unclear is checked against the usual form.
+bool TableArchitecture::stores_inputs_first(const CheckpointReader& reader, const std::string& prefix) const
+{
+    const TensorInfo* fused = reader.find(prefix + std::string(table_.layers) + "0."
+                                          + std::string(table_.linears.front().name) + ".weight");
+    return !fused || fused->shape.size() != 2 || fused->shape[0] <= fused->shape[1];
 }
 
 } // namespace rankscope::detail

@@ -88,6 +88,7 @@ private:
     bool slides(const ModelConfig& config, int block) const;
     bool has_experts(const ModelConfig& config, int block) const;
     std::string block_prefix(int block) const;
+    bool stores_inputs_first(const CheckpointReader& reader, const std::string& prefix) const;
     Status accepts_rotation(const ModelConfig& config) const;
 
     FamilyTable table_;

@@ -127,8 +127,10 @@ void VulkanBackend::gemm(double alpha, const Buffer& a, Transpose ta, const Buff
     const Index n = tb == Transpose::No ? b.cols() : b.rows();
     require(k == (tb == Transpose::No ? b.rows() : b.cols()), "gemm", "inner dimensions differ");
     require(c.rows() == m && c.cols() == n, "gemm", "the result has another shape than the product");
-    require(a.precision() == c.precision() && b.precision() == c.precision(), "gemm", "precisions differ");
-    if (!fits({&a, &b, &c})) {
+    require(a.precision() == b.precision()
+                && (a.precision() == c.precision() || a.precision() == Precision::Float32),
+            "gemm", "precisions differ");
+    if (a.precision() != c.precision() || !fits({&a, &b, &c})) {
         HostFallbackBackend::gemm(alpha, a, ta, b, tb, beta, c);
         return;
     }

@@ -43,6 +43,8 @@ Result<Output> run_calibration(CalibrateOptions options, Session& session)
     output.document.set("tokens", source.tokens);
     output.document.set("samples", std::int64_t{source.samples});
     output.document.set("length", std::int64_t{source.length});
+    output.document.set("activation_bits",
+                        source.activations.active() ? Json(source.activations.bits) : Json());
     output.document.set("groups", static_cast<std::uint64_t>((*store)->groups().size()));
     output.document.set("process", session.process());
     output.text =
@@ -72,6 +74,16 @@ void add_calibrate(Program& program)
                      "Tokens of a sequence (default: 2048, or the model's context if that is shorter)")
         ->check(CLI::PositiveNumber)
         ->type_name("T");
+    command
+        ->add_option("--quantized-activations", options->calibration.activations.bits,
+                     "Also the covariances of activations rounded to so many bits, which LRC needs")
+        ->check(CLI::Range(2, 8))
+        ->type_name("BITS");
+    command
+        ->add_option("--activation-clip", options->calibration.activations.clip,
+                     "Largest activation of a token that its grid holds, as a share (default: 0.9)")
+        ->check(CLI::Range(0.1, 1.0))
+        ->type_name("SHARE");
     add_force(command, options->calibration.replace);
 }
 

@@ -3,6 +3,7 @@
 #include "core/base/byte_size.h"
 #include "core/calibration/calibration_store.h"
 #include "core/calibration/detail/calibration_format.h"
+#include "core/calibration/quantized_activations.h"
 #include "core/calibration/streaming_pass.h"
 #include "core/calibration/token_windows.h"
 #include "core/checkpoint/checkpoint_writer.h"
@@ -52,7 +53,7 @@ std::vector<GroupWidths> groups_by_block(const Model& model)
 
 /// Second moments of a block: the accumulators, and the largest once more as matrix and bytes while it is
 /// written.
-std::uint64_t moments_bytes(const std::vector<GroupWidths>& blocks)
+std::uint64_t moments_bytes(const std::vector<GroupWidths>& blocks, std::uint64_t matrices)
 {
     std::uint64_t most = 0;
     for (const GroupWidths& groups : blocks) {
@@ -61,7 +62,7 @@ std::uint64_t moments_bytes(const std::vector<GroupWidths>& blocks)
         for (const auto& [group, width] : groups) {
             const auto bytes =
                 static_cast<std::uint64_t>(width) * static_cast<std::uint64_t>(width) * sizeof(double);
-            sum += bytes;
+            sum += matrices * bytes;
             largest = std::max(largest, bytes);
         }
         most = std::max(most, sum + 2 * largest);
@@ -69,14 +70,14 @@ std::uint64_t moments_bytes(const std::vector<GroupWidths>& blocks)
     return most;
 }
 
-std::uint64_t stored_bytes(const std::vector<GroupWidths>& blocks)
+std::uint64_t stored_bytes(const std::vector<GroupWidths>& blocks, std::uint64_t matrices)
 {
     constexpr std::uint64_t k_fixed = 64 * 1024; // header, histogram, counts
     std::uint64_t bytes = 0;
     for (const GroupWidths& groups : blocks) {
         for (const auto& [group, width] : groups) {
             const auto n = static_cast<std::uint64_t>(width);
-            bytes += n * (n + 2 + k_statistics_rows) * sizeof(double) + k_fixed;
+            bytes += n * (matrices * n + 2 + k_statistics_rows) * sizeof(double) + k_fixed;
         }
     }
     return bytes;
@@ -85,26 +86,26 @@ std::uint64_t stored_bytes(const std::vector<GroupWidths>& blocks)
 /// Moments and statistics of one block's inputs as they come.
 class BlockMoments {
 public:
-    BlockMoments(const GroupWidths& widths, Backend& backend) : backend_(backend)
+    BlockMoments(const GroupWidths& widths, const ActivationQuantization& activations, Backend& backend)
+        : backend_(backend), activations_(activations)
     {
         for (const auto& [name, width] : widths)
-            groups_[name] = {backend.allocate(width, width, Precision::Float64), ActivationStatistics(width)};
+            groups_[name] = {CovarianceSums(width, activations.active(), backend),
+                             ActivationStatistics(width)};
     }
 
-    Status add(int block, Index first_window, Index length, const std::string& name, const Buffer& x)
+    /// `rows` names x's tokens among those of the batch; empty: all of them.
+    Status add(int block, Index first_window, Index length, const std::string& name, const Buffer& x,
+               std::span<const Index> rows)
     {
         const auto found = groups_.find(name);
         if (found == groups_.end())
             return internal_error("the forward pass names an input group that the model does not list", name);
         const Matrix host = backend_.download(x);
-        if (first_window != first_window_) {
-            first_window_ = first_window;
-            batch_tokens_ = host.rows(); // attention's input comes first: every token of the batch
-        }
         if (!host.allFinite())
-            return host.rows() == batch_tokens_ ? not_finite(block, first_window, length, name, host)
-                                                : not_finite(block, name);
-        backend_.gram(1.0, x, Transpose::Yes, 1.0, found->second.gram);
+            return not_finite(block, first_window, length, name, first_not_finite(host, rows));
+        found->second.sums.add(
+            x, activations_.active() ? quantized_activations(x, activations_, backend_) : Buffer{}, backend_);
         found->second.statistics.add(host);
         return {};
     }
@@ -114,7 +115,11 @@ public:
         std::vector<TensorSource> sources;
         for (const auto& [name, group] : groups_) {
             const ActivationStatistics& statistics = group.statistics;
-            sources.push_back(hessian_source(name + k_hessian, group));
+            sources.push_back(moment_source(name + k_hessian, group.sums.xx(), statistics.tokens()));
+            if (group.sums.has_second()) {
+                sources.push_back(moment_source(name + k_sigma_xy, group.sums.xy(), statistics.tokens()));
+                sources.push_back(moment_source(name + k_sigma_yy, group.sums.yy(), statistics.tokens()));
+            }
             sources.push_back(vector_source(name + k_mean_abs, statistics.mean_abs()));
             sources.push_back(vector_source(name + k_max_abs, statistics.max_abs()));
             const MatrixD rows = statistics.to_rows();
@@ -130,32 +135,36 @@ public:
 
 private:
     struct Group {
-        Buffer gram; ///< Σ x·xᵀ, float64
+        CovarianceSums sums;
         ActivationStatistics statistics;
     };
 
     /// Leaves the device only when its turn to be written comes.
-    TensorSource hessian_source(std::string name, const Group& group) const
+    TensorSource moment_source(std::string name, const Buffer& sum, std::uint64_t tokens) const
     {
-        const Buffer gram = group.gram;
         // An expert that no token reached has 0; reading its moments says so.
-        const auto tokens = static_cast<double>(std::max<std::uint64_t>(1, group.statistics.tokens()));
+        const auto divisor = static_cast<double>(std::max<std::uint64_t>(1, tokens));
         return {std::move(name),
                 DType::F64,
-                {gram.rows(), gram.cols()},
-                [gram, tokens, &backend = backend_]() -> Result<std::vector<std::byte>> {
-                    MatrixD hessian = backend.download_double(gram);
-                    hessian /= tokens;
-                    return to_bytes(hessian.data(), static_cast<std::size_t>(hessian.size()));
+                {sum.rows(), sum.cols()},
+                [sum, divisor, &backend = backend_]() -> Result<std::vector<std::byte>> {
+                    MatrixD moment = backend.download_double(sum);
+                    moment /= divisor;
+                    return to_bytes(moment.data(), static_cast<std::size_t>(moment.size()));
                 }};
     }
 
-    static Error not_finite(int block, Index first_window, Index length, const std::string& group,
-                            const Matrix& x)
+    /// Number in the batch of the first token with a value that is not finite.
+    static Index first_not_finite(const Matrix& x, std::span<const Index> rows)
     {
         Index row = 0;
         while (row + 1 < x.rows() && x.row(row).allFinite())
             ++row;
+        return rows.empty() ? row : rows[static_cast<std::size_t>(row)];
+    }
+
+    static Error not_finite(int block, Index first_window, Index length, const std::string& group, Index row)
+    {
         return bad_input(
             "an activation is not finite in block " + std::to_string(block) + ", input of " + group
                 + ", window " + std::to_string(first_window + row / length) + ", token "
@@ -163,18 +172,9 @@ private:
             {}, "The model overflows on this text: check its weights, or calibrate with another text");
     }
 
-    /// Of an expert's input, whose rows are not those of the windows.
-    static Error not_finite(int block, const std::string& group)
-    {
-        return bad_input(
-            "an activation is not finite in block " + std::to_string(block) + ", input of " + group, {},
-            "The model overflows on this text: check its weights, or calibrate with another text");
-    }
-
     Backend& backend_;
+    ActivationQuantization activations_;
     std::map<std::string, Group> groups_;
-    Index first_window_ = -1;
-    Index batch_tokens_ = 0;
 };
 
 Json index_of(const CalibrationSource& source, const std::vector<GroupWidths>& blocks)
@@ -188,6 +188,12 @@ Json index_of(const CalibrationSource& source, const std::vector<GroupWidths>& b
     json.set("tokens", source.tokens);
     json.set("samples", std::int64_t{source.samples});
     json.set("length", std::int64_t{source.length});
+    if (source.activations.active()) {
+        Json activations;
+        activations.set("bits", source.activations.bits);
+        activations.set("clip", source.activations.clip);
+        json.set("activations", std::move(activations));
+    }
     Json list = Json::Array{};
     for (std::size_t block = 0; block < blocks.size(); ++block) {
         Json names = Json::Array{};
@@ -224,6 +230,10 @@ Result<TokenWindows> calibration_windows(const TokenizedText& text, const Model&
 Status calibrate_files(const std::shared_ptr<const Model>& model, const fs::path& text, const fs::path& out,
                        const CalibrationOptions& options, Backend& backend, Monitor& monitor)
 {
+    if (options.activations.bits != k_unquantized_bits) {
+        if (auto fine = check(options.activations); !fine)
+            return fine;
+    }
     monitor.report(0, 0, "reading the text");
     auto tokens = tokenize_file(*model, text);
     if (!tokens)
@@ -233,7 +243,8 @@ Status calibrate_files(const std::shared_ptr<const Model>& model, const fs::path
     if (!windows)
         return windows.error();
     const auto blocks = groups_by_block(*model);
-    if (auto enough = require_free_disk(out.parent_path(), stored_bytes(blocks)); !enough)
+    const std::uint64_t matrices = options.activations.active() ? 3 : 1; // of each input
+    if (auto enough = require_free_disk(out.parent_path(), stored_bytes(blocks, matrices)); !enough)
         return enough;
     if (auto ours = options.replace ? require_replaceable(out, k_index_file) : Status{}; !ours)
         return ours;
@@ -242,7 +253,7 @@ Status calibrate_files(const std::shared_ptr<const Model>& model, const fs::path
         return folder.error();
 
     const PassMemory memory = pass_memory(*model, windows->count(), windows->length);
-    const std::uint64_t fixed = memory.block_weights + memory.activations + moments_bytes(blocks);
+    const std::uint64_t fixed = memory.block_weights + memory.activations + moments_bytes(blocks, matrices);
     auto states = make_hidden_states(windows->count() * windows->length, model->config().hidden, fixed,
                                      options.memory_budget_bytes, folder->part());
     if (!states)
@@ -251,11 +262,13 @@ Status calibrate_files(const std::shared_ptr<const Model>& model, const fs::path
     std::unique_ptr<BlockMoments> moments;
     PassEvents events;
     events.block_begins = [&](int block) -> Status {
-        moments = std::make_unique<BlockMoments>(blocks[static_cast<std::size_t>(block)], backend);
+        moments = std::make_unique<BlockMoments>(blocks[static_cast<std::size_t>(block)], options.activations,
+                                                 backend);
         return {};
     };
-    events.input = [&](int block, Index first_window, const std::string& group, const Buffer& x) {
-        return moments->add(block, first_window, windows->length, group, x);
+    events.input = [&](int block, Index first_window, const std::string& group, const Buffer& x,
+                       std::span<const Index> rows) {
+        return moments->add(block, first_window, windows->length, group, x, rows);
     };
     events.block_ends = [&](int block) { return moments->write(folder->part() / block_file(block)); };
     const auto weights = checkpoint_weights(model);
@@ -267,7 +280,8 @@ Status calibrate_files(const std::shared_ptr<const Model>& model, const fs::path
                                    tokens->hash,
                                    static_cast<std::uint64_t>(windows->count() * windows->length),
                                    windows->count(),
-                                   windows->length};
+                                   windows->length,
+                                   options.activations};
     if (auto written =
             write_text_file(folder->part() / k_index_file, index_of(source, blocks).dump(2) + "\n", false);
         !written)

@@ -3,6 +3,7 @@
 
 #include "core/base/sha256.h"
 #include "core/calibration/detail/calibration_format.h"
+#include "core/calibration/quantized_activations.h"
 
 #include <algorithm>
 #include <cstring>
@@ -34,6 +35,11 @@ Result<CalibrationSource> read_source(const Json& json, const fs::path& file)
     source.text_hash = json["text_hash"].string();
     source.samples = static_cast<Index>(json["samples"].integer(-1));
     source.length = static_cast<Index>(json["length"].integer(-1));
+    if (const Json& activations = json["activations"]; activations.object_if()) {
+        source.activations = {static_cast<int>(activations["bits"].integer(0)), activations["clip"].number()};
+        if (!check(source.activations))
+            return broken(file, "bits or clip of \"activations\" is out of range");
+    }
     const std::int64_t tokens = json["tokens"].integer(-1);
     if (source.checkpoint_hash.empty() || source.text_hash.empty() || source.samples < 1 || source.length < 1
         || tokens < 1)
@@ -57,22 +63,27 @@ Status expect(const CheckpointReader& reader, const std::string& name, DType dty
     return {};
 }
 
-Status check_group(const CheckpointReader& reader, const std::string& group)
+Status check_group(const CheckpointReader& reader, const std::string& group, bool with_second)
 {
     const TensorInfo* mean = reader.find(group + k_mean_abs);
     if (!mean || mean->shape.size() != 1 || mean->shape[0] < 1)
         return broken(reader.path(), "the tensor " + group + k_mean_abs + " is missing or no vector");
     const std::int64_t channels = mean->shape[0];
-    const struct {
+    struct Expected {
         const char* suffix;
         DType dtype;
         Shape shape;
-    } expected[] = {{k_hessian, DType::F64, {channels, channels}},
-                    {k_mean_abs, DType::F64, {channels}},
-                    {k_max_abs, DType::F64, {channels}},
-                    {k_statistics, DType::F64, {k_statistics_rows, channels}},
-                    {k_histogram, DType::I64, {ActivationStatistics::k_histogram_bins}},
-                    {k_counts, DType::I64, {2}}};
+    };
+    std::vector<Expected> expected = {{k_hessian, DType::F64, {channels, channels}},
+                                      {k_mean_abs, DType::F64, {channels}},
+                                      {k_max_abs, DType::F64, {channels}},
+                                      {k_statistics, DType::F64, {k_statistics_rows, channels}},
+                                      {k_histogram, DType::I64, {ActivationStatistics::k_histogram_bins}},
+                                      {k_counts, DType::I64, {2}}};
+    if (with_second) {
+        expected.push_back({k_sigma_xy, DType::F64, {channels, channels}});
+        expected.push_back({k_sigma_yy, DType::F64, {channels, channels}});
+    }
     for (const auto& [suffix, dtype, shape] : expected) {
         if (auto status = expect(reader, group + suffix, dtype, shape); !status)
             return status;
@@ -128,9 +139,11 @@ Result<std::shared_ptr<const CalibrationStore>> CalibrationStore::open(const fs:
     if ((*json)["format"].string() != k_format)
         return bad_input("this is no calibration: \"format\" is not \"" + std::string(k_format) + "\"",
                          file.string());
-    if (const std::int64_t version = (*json)["version"].integer(-1); version != k_version)
+    if (const std::int64_t version = (*json)["version"].integer(-1);
+        version < k_oldest_version || version > k_version)
         return broken(file, "this calibration has format version " + std::to_string(version)
-                                + ", and this program reads version " + std::to_string(k_version));
+                                + ", and this program reads versions " + std::to_string(k_oldest_version)
+                                + " to " + std::to_string(k_version));
     auto source = read_source(*json, file);
     if (!source)
         return source.error();
@@ -149,7 +162,8 @@ Result<std::shared_ptr<const CalibrationStore>> CalibrationStore::open(const fs:
         if (!reader)
             return reader.error().in("calibration");
         for (const Json& name : *groups) {
-            if (auto status = check_group(**reader, name.string()); !status)
+            if (auto status = check_group(**reader, name.string(), store->source_.activations.active());
+                !status)
                 return status.error();
             store->groups_.push_back(name.string());
             store->blocks_.push_back(static_cast<int>(block));
@@ -166,7 +180,11 @@ std::string CalibrationStore::id() const
     json.set("text", source_.text_hash);
     json.set("samples", std::int64_t{source_.samples});
     json.set("length", std::int64_t{source_.length});
-    json.set("version", k_version);
+    if (source_.activations.active()) {
+        json.set("activation_bits", source_.activations.bits);
+        json.set("activation_clip", source_.activations.clip);
+    }
+    json.set("version", 1); // of this name; the files have their own
     return sha256_hex(json.dump());
 }
 
@@ -198,8 +216,33 @@ Result<Moments> CalibrationStore::moments(std::string_view group) const
     auto max_abs = read_matrix(**source, name + k_max_abs);
     if (!max_abs)
         return max_abs.error();
-    return Moments{counts->tokens, std::move(*hessian), mean_abs->row(0).transpose(),
-                   max_abs->row(0).transpose()};
+    Moments moments;
+    moments.tokens = counts->tokens;
+    moments.hessian = std::move(*hessian);
+    moments.mean_abs = mean_abs->row(0).transpose();
+    moments.max_abs = max_abs->row(0).transpose();
+    return moments;
+}
+
+Result<Moments> CalibrationStore::moments_with_activations(std::string_view group) const
+{
+    if (!source_.activations.active())
+        return bad_input("this calibration holds no covariances of quantised activations", folder_.string(),
+                         "Calibrate with --quantized-activations BITS");
+    auto moments = this->moments(group);
+    if (!moments)
+        return moments;
+    const CheckpointReader& source = **reader(group); // moments() has found it
+    auto sigma_xy = read_matrix(source, std::string(group) + k_sigma_xy);
+    if (!sigma_xy)
+        return sigma_xy.error();
+    auto sigma_yy = read_matrix(source, std::string(group) + k_sigma_yy);
+    if (!sigma_yy)
+        return sigma_yy.error();
+    moments->activations = source_.activations;
+    moments->sigma_xy = std::move(*sigma_xy);
+    moments->sigma_yy = std::move(*sigma_yy);
+    return moments;
 }
 
 Result<ActivationStatistics> CalibrationStore::statistics(std::string_view group) const

@@ -16,6 +16,7 @@ namespace rankscope {
 struct CalibrationOptions {
     Index samples = 128; ///< sequences, taken from the start of the text; fewer if the text is shorter
     Index length = 0;    ///< tokens per sequence; 0 = min(2048, the model's context)
+    ActivationQuantization activations;    ///< active: also the covariances of quantized activations
     std::uint64_t memory_budget_bytes = 0; ///< 0 = no limit
     bool replace = false;                  ///< --force
 };
@@ -28,10 +29,12 @@ struct CalibrationSource {
     std::uint64_t tokens = 0;
     Index samples = 0;
     Index length = 0;
+    ActivationQuantization activations; ///< active: covariances of quantized activations are there
 };
 
 /// A folder with calibration.json and one safetensors file a block: for each input group `GROUP.hessian`
-/// (F64, in × in), `GROUP.mean_abs`, `GROUP.max_abs` (F64, in), `GROUP.statistics` (F64, the rows of
+/// (F64, in × in), with quantised activations `GROUP.sigma_xy` and `GROUP.sigma_yy` (F64, in × in),
+/// `GROUP.mean_abs`, `GROUP.max_abs` (F64, in), `GROUP.statistics` (F64, the rows of
 /// ActivationStatistics::to_rows), `GROUP.histogram` (I64) and `GROUP.counts` (I64: tokens, zeros). Readable
 /// with the Python package. Const and thread-safe once open.
 class CalibrationStore {
@@ -44,6 +47,8 @@ public:
     std::string id() const; ///< hash of the source: names the calibration
     const std::vector<std::string>& groups() const { return groups_; }
     Result<Moments> moments(std::string_view group) const;
+    /// With sigma_xy and sigma_yy. Errors: BadInput when the calibration has none, saying how to get them.
+    Result<Moments> moments_with_activations(std::string_view group) const;
     Result<ActivationStatistics> statistics(std::string_view group) const;
     /// BadInput when this was made from another checkpoint.
     Status check(const Model& model) const;

@@ -190,15 +190,16 @@ public:
             "block " + std::to_string(block + 1) + " of " + std::to_string(model_.config().blocks);
         return each_batch(what, [&](Index first, Index count) -> Status {
             Status seen;
-            const InputObserver observer = [&](const std::string& group, const Buffer& x) {
+            const InputObserver observer = [&](const std::string& group, const Buffer& x,
+                                               std::span<const Index> rows) {
                 monitor_.throw_if_cancelled();
                 if (events.input && seen)
-                    seen = events.input(block, first, group, x);
+                    seen = events.input(block, first, group, x, rows);
             };
-            auto rows = states_.rows(first * windows_.length, count * windows_.length);
-            Buffer hidden = backend_.upload(rows);
+            auto tokens = states_.rows(first * windows_.length, count * windows_.length);
+            Buffer hidden = backend_.upload(tokens);
             loaded->forward(hidden, windows_.length, backend_, observer);
-            rows = backend_.download(hidden);
+            tokens = backend_.download(hidden);
             return seen;
         });
     }

@@ -62,8 +62,11 @@ Index windows_per_batch(Index length);
 /// What a caller of stream_blocks sees; every member may be empty.
 struct PassEvents {
     std::function<Status(int block)> block_begins;
-    /// The input x (tokens × in) of an input group, for the windows from `first_window` on.
-    std::function<Status(int block, Index first_window, const std::string& group, const Buffer& x)> input;
+    /// The input x (tokens × in) of an input group, for the windows from `first_window` on; `rows` as
+    /// InputObserver's.
+    std::function<Status(int block, Index first_window, const std::string& group, const Buffer& x,
+                         std::span<const Index> rows)>
+        input;
     std::function<Status(int block)> block_ends;
 };
 

@@ -108,7 +108,8 @@ public:
     virtual Buffer gather_rows(const Buffer& buffer, std::span<const Index> rows) = 0;
 
     // Products -----------------------------------------------------------------------------------------------
-    /// c = alpha · op(a) · op(b) + beta · c. All three of one precision. c must have the right shape.
+    /// c = alpha · op(a) · op(b) + beta · c. All three of one precision, or a and b float32 and c float64: products are
+    /// then float32 per 256 terms and sums across them float64, as in gram. c must have the right shape.
     virtual void gemm(double alpha, const Buffer& a, Transpose ta, const Buffer& b, Transpose tb, double beta,
                       Buffer& c) = 0;
     /// c = alpha · x·xᵀ (Transpose::No) or alpha · xᵀ·x (Yes) + beta · c; exactly symmetric. x float32 and c float64

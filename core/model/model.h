@@ -70,8 +70,11 @@ public:
 /// The weights as they are in the checkpoint.
 std::unique_ptr<WeightSource> checkpoint_weights(std::shared_ptr<const Model> model);
 
-/// Called with the input of each input group as a block is computed: x is tokens × in, `group` the group's name.
-using InputObserver = std::function<void(const std::string& group, const Buffer& x)>;
+/// Called with the input of each input group as a block is computed: x is tokens × in, `group` the group's name. Of an
+/// expert, whose input are some tokens only, `rows` names them among the rows of the hidden state; elsewhere it is empty
+/// and x holds them all.
+using InputObserver =
+    std::function<void(const std::string& group, const Buffer& x, std::span<const Index> rows)>;
 
 /// One decoder block with its weights on a backend.
 class TransformerBlock {

@@ -235,7 +235,7 @@ private:
     void observe(LinearRole role, int expert, const Buffer& x) const
     {
         if (observer_)
-            observer_(linear(role, expert).layer.input_group, x);
+            observer_(linear(role, expert).layer.input_group, x, expert_rows_);
     }
     Buffer project(LinearRole role, int expert, const Buffer& x) const
     {
@@ -298,7 +298,9 @@ private:
             const Share& share = shares[number];
             if (share.tokens.empty())
                 continue;
+            expert_rows_ = share.tokens;
             const Buffer result = expert(backend_.gather_rows(x, share.tokens), static_cast<int>(number));
+            expert_rows_ = {};
             // Back to their rows by a product, which every backend has: small beside the expert's own.
             Matrix spread = Matrix::Zero(x.rows(), result.rows());
             for (std::size_t i = 0; i < share.tokens.size(); ++i)
@@ -322,6 +324,7 @@ private:
     Index length_;
     Backend& backend_;
     const InputObserver& observer_;
+    std::span<const Index> expert_rows_; ///< while an expert computes: the tokens it got
 };
 
 } // namespace

@@ -406,7 +406,7 @@ void TestCalibration::refuses_damaged_stores_data()
 {
     QTest::addColumn<QString>("damage");
     QTest::addColumn<QStringList>("words");
-    QTest::newRow("other version") << "version" << QStringList{"calibration.json", "version 2", "version 1"};
+    QTest::newRow("other version") << "version" << QStringList{"calibration.json", "version 3", "1 to 2"};
     QTest::newRow("other format") << "format" << QStringList{"calibration.json", "format"};
     QTest::newRow("no source") << "source" << QStringList{"calibration.json", "text_hash"};
     QTest::newRow("no blocks") << "blocks" << QStringList{"calibration.json", "blocks"};
@@ -427,7 +427,7 @@ void TestCalibration::refuses_damaged_stores()
     auto json = Json::read(index);
     QVERIFY(json);
     if (damage == "version")
-        json->set("version", 2);
+        json->set("version", 3);
     else if (damage == "format")
         json->set("format", "something");
     else if (damage == "source")

@@ -8,11 +8,14 @@
 namespace rankscope::calibration_format {
 
 inline constexpr char k_format[] = "rankscope-calibration";
-inline constexpr int k_version = 1;
+inline constexpr int k_version = 2;
+inline constexpr int k_oldest_version = 1; ///< which has no quantised activations
 inline constexpr char k_index_file[] = "calibration.json";
 inline constexpr std::int64_t k_statistics_rows = 8;
 
 inline constexpr char k_hessian[] = ".hessian";
+inline constexpr char k_sigma_xy[] = ".sigma_xy";
+inline constexpr char k_sigma_yy[] = ".sigma_yy";
 inline constexpr char k_mean_abs[] = ".mean_abs";
 inline constexpr char k_max_abs[] = ".max_abs";
 inline constexpr char k_statistics[] = ".statistics";

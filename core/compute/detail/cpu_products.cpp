@@ -68,6 +68,35 @@ void gemm_tiles(T alpha, const RowMajor<T>& a, Transpose ta, const RowMajor<T>& 
     });
 }
 
+/// The same for two matrices: cross moments.
+void gemm_tiles_mixed(double alpha, const Matrix& a, Transpose ta, const Matrix& b, Transpose tb, double beta,
+                      MatrixD& c)
+{
+    const Index k = ta == Transpose::No ? a.cols() : a.rows();
+    const Index col_tiles = (c.cols() + k_tile - 1) / k_tile;
+    const Index row_tiles = (c.rows() + k_tile - 1) / k_tile;
+    for_stretches(row_tiles * col_tiles, 1, [&](Index tile, Index) {
+        const Index i = tile / col_tiles * k_tile;
+        const Index j = tile % col_tiles * k_tile;
+        const Index rows = std::min(k_tile, c.rows() - i);
+        const Index cols = std::min(k_tile, c.cols() - j);
+        MatrixD sum = MatrixD::Zero(rows, cols);
+        Matrix part = Matrix::Zero(rows, cols);
+        for (Index first = 0; first < k; first += k_block_terms) {
+            const float* left = line(line(a.data(), a.cols(), ta, i), a.cols(), flipped(ta), first);
+            const float* right = line(line(b.data(), b.cols(), flipped(tb), j), b.cols(), tb, first);
+            blas_gemm(ta, tb, rows, cols, std::min(k_block_terms, k - first), 1.0F, left, stride_of(a), right,
+                      stride_of(b), 0.0F, part.data(), cols);
+            sum += part.cast<double>();
+        }
+        auto out = c.block(i, j, rows, cols);
+        if (beta == 0.0)
+            out = alpha * sum;
+        else
+            out = alpha * sum + beta * out;
+    });
+}
+
 /// A product without terms: c = beta · c, where 0 also clears NaN.
 template <class M>
 void scale_only(M& c, double beta)
@@ -171,9 +200,15 @@ void CpuBackend::gemm(double alpha, const Buffer& a, Transpose ta, const Buffer&
     const Index n = tb == Transpose::No ? b.cols() : b.rows();
     require(k == (tb == Transpose::No ? b.rows() : b.cols()), "gemm", "inner dimensions differ");
     require(c.rows() == m && c.cols() == n, "gemm", "the result has another shape than the product");
-    require(a.precision() == c.precision() && b.precision() == c.precision(), "gemm", "precisions differ");
+    require(a.precision() == b.precision()
+                && (a.precision() == c.precision() || a.precision() == Precision::Float32),
+            "gemm", "precisions differ");
     if (c.empty())
         return;
+    if (a.precision() != c.precision() && k > 0) {
+        gemm_tiles_mixed(alpha, elements<float>(a), ta, elements<float>(b), tb, beta, elements<double>(c));
+        return;
+    }
     with_elements(c, [&](auto& out) {
         using T = typename std::remove_cvref_t<decltype(out)>::Scalar;
         if (k > 0)

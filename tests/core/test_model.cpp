@@ -306,7 +306,7 @@ private Q_SLOTS:
         QVERIFY(block);
         std::vector<std::pair<std::string, Index>> seen;
         block->forward(*hidden, static_cast<Index>(k_ids.size()), *backend_,
-                       [&](const std::string& group, const Buffer& x) {
+                       [&](const std::string& group, const Buffer& x, std::span<const Index>) {
                            QCOMPARE(x.rows(), static_cast<Index>(k_ids.size()));
                            seen.emplace_back(group, x.cols());
                        });

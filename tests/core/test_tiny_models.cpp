@@ -114,7 +114,9 @@ private Q_SLOTS:
         QVERIFY(block);
         std::map<std::string, Index> seen;
         block->forward(*hidden, tokens, *backend_,
-                       [&](const std::string& group, const Buffer& x) { seen[group] += x.rows(); });
+                       [&](const std::string& group, const Buffer& x, std::span<const Index>) {
+                           seen[group] += x.rows();
+                       });
         Index routed = 0;
         for (const auto& [group, rows] : seen) {
             if (group.find(".experts.") == std::string::npos)

@@ -3,7 +3,7 @@
 set(golden_joint 
   "rtn_*,gptq_*,ldl_*,ldlq_e8p,weighted_lowrank_*,lplr4_*,caldera_*,odlri_*,hadamard,rht,e8p_codebook,e8p_matrix,mxint_*")
 set(golden_learned
-  "rtn_*,act_per_token_8,svd_b*,lqer_*,qera_*,rankonly_*,tail_curve_*,stats_*,allocate_*,nf*")
+  "rtn_*,act_per_token_8,svd_b*,lqer_*,qera_*,rankonly_*,tail_curve_*,stats_*,allocate_*,evaluate_*,nf*")
 
 foreach(folder joint learned)
   foreach(backend cpu vulkan:0)

@@ -3,6 +3,8 @@
 #include "app/cli/report.h"
 #include "app/cli/session.h"
 #include "app/cli/table.h"
+#include "core/base/atomic_file.h"
+#include "core/evaluate/multiple_choice.h"
 
 #include <fmt/format.h>
 
@@ -18,6 +20,9 @@ struct EvaluateOptions {
     PerplexityOptions perplexity;
     std::filesystem::path original;
     bool no_original = false;
+    std::vector<std::filesystem::path> tasks;
+    std::filesystem::path predictions;
+    bool force = false;
 };
 
 /// What is evaluated: a checkpoint, or a run in its checkpoint.
@@ -103,8 +108,119 @@ Output report_both(const TextComparison& result, const std::string& bits)
     return output;
 }
 
+Result<Output> measure_text(const EvaluateOptions& options, const Subject& subject,
+                            const std::optional<Subject>& original, Backend& backend, Monitor& monitor)
+{
+    if (!original) {
+        auto result =
+            perplexity(subject.model, *subject.weights, options.text, options.perplexity, backend, monitor);
+        if (!result)
+            return result.error();
+        return report_one(*result);
+    }
+    auto both = compare_on_text(original->evaluated(), subject.evaluated(), options.text, options.perplexity,
+                                backend, monitor);
+    if (!both)
+        return both.error();
+    const std::string bits =
+        subject.run ? figure(summarize(*subject.run, *subject.model).bits_per_weight) : "–";
+    return report_both(*both, bits);
+}
+
+std::string percent(const Accuracy& accuracy)
+{
+    return fmt::format("{:.2f} ± {:.2f}", 100.0 * accuracy.value, 100.0 * accuracy.standard_error);
+}
+
+/// A line of JSON per question: what the model thinks of each choice.
+void add_predictions(const ChoiceTask& task, const ChoiceResult& result, const char* weights,
+                     std::string& lines)
+{
+    for (std::size_t number = 0; number < task.items.size(); ++number) {
+        Json::Array likelihoods;
+        Json::Array greedy;
+        for (const ChoiceScore& score : result.scores[number]) {
+            likelihoods.push_back(score.log_likelihood);
+            greedy.push_back(score.greedy);
+        }
+        const ChoiceWinners winners = choice_winners(result.scores[number], task.items[number].choices);
+        Json line;
+        line.set("task", task.name);
+        line.set("weights", weights);
+        line.set("question", static_cast<std::int64_t>(number));
+        line.set("log_likelihoods", std::move(likelihoods));
+        line.set("greedy", std::move(greedy));
+        line.set("gold", static_cast<std::int64_t>(task.items[number].gold));
+        line.set("acc", static_cast<std::int64_t>(winners.by_sum));
+        line.set("acc_norm", static_cast<std::int64_t>(winners.by_character));
+        line.set("acc_bytes", static_cast<std::int64_t>(winners.by_byte));
+        lines += line.dump() + "\n";
+    }
+}
+
+/// The original first, where there is one, then what is evaluated.
+Result<Output> score_tasks(const std::vector<ChoiceTask>& tasks, const EvaluateOptions& options,
+                           const Subject& subject, const std::optional<Subject>& original, Backend& backend,
+                           Monitor& monitor)
+{
+    Table table({"task", "weights", "questions", "acc %", "acc_norm %", "acc_bytes %"});
+    Json::Array list;
+    std::string lines;
+    const ChoiceOptions choice{options.perplexity.memory_budget_bytes};
+    std::vector<std::pair<const char*, EvaluatedModel>> models;
+    if (original)
+        models.emplace_back("original", original->evaluated());
+    models.emplace_back(original ? "compressed" : "evaluated", subject.evaluated());
+    for (const ChoiceTask& task : tasks) {
+        for (const auto& [name, model] : models) {
+            auto result = multiple_choice(model.model, *model.weights, task, choice, backend, monitor);
+            if (!result)
+                return result.error();
+            table.add({task.name, name, std::to_string(result->items), percent(result->accuracy),
+                       percent(result->per_character), percent(result->per_byte)});
+            Json entry = to_json(*result);
+            entry.set("weights", name);
+            list.push_back(std::move(entry));
+            add_predictions(task, *result, name, lines);
+        }
+    }
+    if (!options.predictions.empty()) {
+        if (auto written = write_text_file(options.predictions, lines, options.force); !written)
+            return written.error();
+    }
+    Output output;
+    output.document = std::move(list);
+    output.text = table.text();
+    return output;
+}
+
+/// All files are read before anything is computed.
+Result<std::vector<ChoiceTask>> read_tasks(const EvaluateOptions& options)
+{
+    if (options.text.empty() && options.tasks.empty())
+        return usage_error("there is nothing to measure", {},
+                           "Give --text FILE, --tasks FILE.jsonl, or both");
+    if (!options.predictions.empty() && options.tasks.empty())
+        return usage_error("--predictions belongs to --tasks", "--predictions");
+    std::error_code problem;
+    if (!options.predictions.empty() && std::filesystem::exists(options.predictions, problem)
+        && !options.force)
+        return bad_input("this exists already", options.predictions.string(), "Replace it with --force");
+    std::vector<ChoiceTask> tasks;
+    for (const std::filesystem::path& file : options.tasks) {
+        auto task = read_choice_task(file);
+        if (!task)
+            return task.error();
+        tasks.push_back(std::move(*task));
+    }
+    return tasks;
+}
+
 Result<Output> measure(const EvaluateOptions& options, Session& session)
 {
+    auto tasks = read_tasks(options);
+    if (!tasks)
+        return tasks.error();
     auto subject = open_subject(options.path, session);
     if (!subject)
         return subject.error();
@@ -114,27 +230,24 @@ Result<Output> measure(const EvaluateOptions& options, Session& session)
     auto backend = session.backend();
     if (!backend)
         return backend.error();
-    std::optional<RunSummary> summary;
-    if (subject->run)
-        summary = summarize(*subject->run, *subject->model);
     Output output;
-    if (*original) {
-        auto both = compare_on_text((*original)->evaluated(), subject->evaluated(), options.text,
-                                    options.perplexity, **backend, session.monitor());
-        if (!both)
-            return both.error();
-        output = report_both(*both, summary ? figure(summary->bits_per_weight) : "–");
-    } else {
-        auto result = perplexity(subject->model, *subject->weights, options.text, options.perplexity,
-                                 **backend, session.monitor());
-        if (!result)
-            return result.error();
-        output = report_one(*result);
+    if (!options.text.empty()) {
+        auto measured = measure_text(options, *subject, *original, **backend, session.monitor());
+        if (!measured)
+            return measured.error();
+        output = std::move(*measured);
+    }
+    if (!tasks->empty()) {
+        auto scored = score_tasks(*tasks, options, *subject, *original, **backend, session.monitor());
+        if (!scored)
+            return scored.error();
+        output.document.set("tasks", std::move(scored->document));
+        output.text += scored->text;
     }
     output.document.set("path", options.path.string());
     output.document.set("kind", subject->run ? "run" : "checkpoint");
-    if (summary)
-        output.document.set("run", to_json(*summary));
+    if (subject->run)
+        output.document.set("run", to_json(summarize(*subject->run, *subject->model)));
     return output;
 }
 
@@ -159,10 +272,20 @@ Result<Output> evaluate(EvaluateOptions options, Session& session)
 void add_evaluate(Program& program)
 {
     auto options = std::make_shared<EvaluateOptions>();
-    CLI::App* command = program.add("evaluate", "Perplexity of a checkpoint, or of a run beside its original",
-                                    [options](Session& session) { return evaluate(*options, session); });
+    CLI::App* command = program.add(
+        "evaluate", "Perplexity and zero-shot accuracy of a checkpoint, or of a run beside its original",
+        [options](Session& session) { return evaluate(*options, session); });
     command->add_option("PATH", options->path, "Checkpoint or run")->required();
-    command->add_option("--text", options->text, "Text file")->type_name("FILE")->required();
+    command->add_option("--text", options->text, "Text file for the perplexity")->type_name("FILE");
+    command
+        ->add_option("--tasks", options->tasks,
+                     "Questions with choices, a JSON object a line: zero-shot accuracy (docs/evaluation.md)")
+        ->type_name("FILE.jsonl…");
+    command
+        ->add_option("--predictions", options->predictions,
+                     "Write the log likelihood of every choice there, a question a line")
+        ->type_name("OUT.jsonl");
+    command->add_flag("--force", options->force, "Replace OUT.jsonl if it exists");
     command
         ->add_option("--length", options->perplexity.length,
                      "Tokens of a window (default: 2048, or the model's context if that is shorter)")

@@ -106,6 +106,27 @@ Json to_json(const Divergence& divergence)
     return json;
 }
 
+Json to_json(const ChoiceResult& result)
+{
+    const auto share = [](const Accuracy& accuracy) {
+        Json json;
+        json.set("value", accuracy.value);
+        json.set("standard_error", accuracy.standard_error);
+        return json;
+    };
+    Json json;
+    json.set("task", result.task);
+    json.set("file_hash", result.file_hash);
+    json.set("questions", static_cast<std::int64_t>(result.items));
+    json.set("acc", share(result.accuracy));
+    json.set("acc_norm", share(result.per_character));
+    json.set("acc_bytes", share(result.per_byte));
+    json.set("headline", result.normalized ? "acc_norm" : "acc");
+    json.set("truncated", static_cast<std::int64_t>(result.truncated));
+    json.set("seconds", result.seconds);
+    return json;
+}
+
 std::string layer_table(const std::vector<LayerResult>& results)
 {
     Table table(

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/base/json.h"
+#include "core/evaluate/multiple_choice.h"
 #include "core/evaluate/text_comparison.h"
 #include "core/run/run.h"
 
@@ -27,6 +28,7 @@ Json to_json(const RunSummary& summary);
 Json to_json(const LayerResult& result);
 Json to_json(const PerplexityResult& result);
 Json to_json(const Divergence& divergence);
+Json to_json(const ChoiceResult& result); ///< without the scores of each question
 /// The layers of a run, a row each.
 std::string layer_table(const std::vector<LayerResult>& results);
 /// "4.49 ± 0.12 (gptq, 3 windows of 512)".

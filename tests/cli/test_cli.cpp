@@ -46,6 +46,7 @@ private slots:
     void compression_document();
     void progress_is_plain_lines();
     void perplexity_of_checkpoint_and_run();
+    void questions_with_choices();
     void comparison();
     void export_formats_data();
     void export_formats();
@@ -433,6 +434,28 @@ void TestCli::perplexity_of_checkpoint_and_run()
     const CommandResult text = run_cli({"evaluate", place("run"), "--text", text_});
     QVERIFY(text.output.contains("original") && text.output.contains("compressed")
             && text.output.contains("gptq protocol"));
+}
+
+void TestCli::questions_with_choices()
+{
+    QFile file(place("little.jsonl"));
+    QVERIFY(file.open(QIODevice::WriteOnly));
+    file.write("{\"context\": \"Once upon a\", \"choices\": [\"elephant\", \"time\"], \"gold\": 1}\n");
+    file.close();
+    const QStringList command = {"evaluate", place("run"), "--tasks", place("little.jsonl")};
+    const QJsonArray tasks =
+        document(command + QStringList{"--predictions", place("predictions.jsonl")})["tasks"].toArray();
+    QCOMPARE(tasks.size(), 2); // the original and the run
+    for (const auto& task : tasks) {
+        QCOMPARE(task.toObject()["questions"].toInt(), 1);
+        QCOMPARE(task.toObject()["acc"].toObject()["value"].toDouble(), 1.0);
+    }
+    QFile predictions(place("predictions.jsonl"));
+    QVERIFY(predictions.open(QIODevice::ReadOnly));
+    QCOMPARE(predictions.readAll().count('\n'), 2);
+    QVERIFY(run_cli(command).output.contains("acc_norm"));
+    QCOMPARE(run_cli(command + QStringList{"--predictions", place("predictions.jsonl")}).status, 3);
+    QCOMPARE(run_cli({"evaluate", place("run")}).status, 2);
 }
 
 void TestCli::comparison()

@@ -29,6 +29,7 @@ std::vector<Handler> joint_handlers();
 std::vector<Handler> transform_handlers();
 std::vector<Handler> statistics_handlers();
 std::vector<Handler> planning_handlers();
+std::vector<Handler> evaluation_handlers();
 
 // What several handlers do alike
 // --------------------------------------------------------------------------------

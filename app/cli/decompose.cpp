@@ -66,6 +66,8 @@ Result<MatrixD> read_double(const CheckpointReader& reader, std::string_view ten
         return MatrixD(rounded->cast<double>());
     MatrixD exact(rounded->rows(), rounded->cols());
     std::memcpy(exact.data(), view->bytes.data(), view->bytes.size());
+    if (auto whole = reader.confirm(tensor); !whole)
+        return whole.error();
     return exact;
 }
 

@@ -99,6 +99,8 @@ Result<MatrixD> read_matrix(const CheckpointReader& reader, const std::string& n
     const Index cols = static_cast<Index>(view->shape.back());
     MatrixD matrix(view->shape.size() == 1 ? 1 : static_cast<Index>(view->shape[0]), cols);
     std::memcpy(matrix.data(), view->bytes.data(), view->bytes.size());
+    if (auto whole = reader.confirm(name); !whole)
+        return whole.error();
     if (!matrix.allFinite())
         return broken(reader.path(), "the tensor " + name + " holds a value that is not finite");
     return matrix;
@@ -115,6 +117,8 @@ Result<Counts> read_counts(const CheckpointReader& reader, std::string_view grou
     if (!view)
         return view.error();
     const auto counts = elements<std::int64_t>(*view);
+    if (auto whole = reader.confirm(std::string(group) + k_counts); !whole)
+        return whole.error();
     if (counts.size() == 2 && counts[0] == 0)
         return bad_input("no token of the calibration text reached " + std::string(group),
                          reader.path().string(),
@@ -260,8 +264,10 @@ Result<ActivationStatistics> CalibrationStore::statistics(std::string_view group
     auto histogram = (*source)->view(name + k_histogram);
     if (!histogram)
         return histogram.error();
-    return ActivationStatistics::from_rows(counts->tokens, *rows, elements<std::uint64_t>(*histogram),
-                                           counts->zeros);
+    const auto bins = elements<std::uint64_t>(*histogram);
+    if (auto whole = (*source)->confirm(name + k_histogram); !whole)
+        return whole.error();
+    return ActivationStatistics::from_rows(counts->tokens, *rows, bins, counts->zeros);
 }
 
 Status CalibrationStore::check(const Model& model) const

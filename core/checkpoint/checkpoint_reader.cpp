@@ -29,6 +29,12 @@ const TensorInfo* CheckpointReader::find(std::string_view name) const
     return found != all.end() && found->name == name ? &*found : nullptr;
 }
 
+Status CheckpointReader::confirm(std::string_view name) const
+{
+    const auto again = view(name);
+    return again ? Status{} : Status(again.error());
+}
+
 Result<Matrix> CheckpointReader::read(std::string_view name) const
 {
     const auto tensor = view(name);
@@ -43,6 +49,8 @@ Result<Matrix> CheckpointReader::read(std::string_view name) const
                              + " numbers where floating-point weights were expected",
                          where());
     Matrix matrix = tensor->to_matrix();
+    if (auto whole = confirm(name); !whole)
+        return whole.error();
     const float* values = matrix.data();
     const float* end = values + matrix.size();
     const float* odd = std::find_if(values, end, [](float value) { return !std::isfinite(value); });

@@ -22,8 +22,12 @@ struct TensorInfo {
     int file = 0;             ///< index into CheckpointReader::files()
     const BlockLayout* block = nullptr; ///< set for GGUF's block types; dtype then says nothing
 
-    std::string_view type_name() const { return block ? block->name : rankscope::name(dtype); }
-    bool holds_floats() const { return block || is_float(dtype); }
+    std::string packed; ///< "gptq int4 g64": a linear that is put together from several tensors (packed_checkpoint.h)
+
+    std::string_view type_name() const { return !packed.empty() ? packed : block ? block->name : rankscope::name(dtype); }
+    bool holds_floats() const { return is_quantized() || is_float(dtype); }
+    /// The values were rounded to few levels when the checkpoint was made; dtype says nothing then.
+    bool is_quantized() const { return block || !packed.empty(); }
 };
 
 /// One checkpoint (a file, or a folder of shards), mapped. Opening costs a header parse per file; reading decodes only
@@ -46,8 +50,11 @@ public:
 
     /// Null when there is no such tensor.
     const TensorInfo* find(std::string_view name) const;
-    /// Bytes as they are in the mapping. Errors: BadInput when the tensor is missing or the file has shrunk since.
+    /// Bytes as they are in the mapping. Errors: BadInput when the tensor is missing, the file has shrunk since, or the
+    /// tensor has no bytes of its own (packed).
     virtual Result<TensorView> view(std::string_view name) const = 0;
+    /// To be asked once the bytes of a view were used: a file that shrinks meanwhile reads as zeros. Errors: BadInput.
+    Status confirm(std::string_view name) const;
     /// Decoded to float32: rows = outputs, columns = inputs. Refuses non-float types and non-finite values by name.
     virtual Result<Matrix> read(std::string_view name) const;
 };

@@ -17,6 +17,8 @@ public:
         if (!mapping)
             return mapping.error();
         auto header = parse_gguf_header((*mapping)->bytes());
+        if (auto whole = (*mapping)->check(); !whole)
+            return whole.error();
         if (!header)
             return header.error().in(file.string());
         Sha256 hash;
@@ -43,9 +45,8 @@ public:
         const TensorInfo* tensor = find(name);
         if (!tensor)
             return bad_input("there is no tensor \"" + std::string(name) + "\"", files_[0].string());
-        if (!mapping_->still_whole())
-            return bad_input("the file has become shorter since it was opened", files_[0].string(),
-                             "Close whatever is writing to it and open the checkpoint again");
+        if (auto whole = mapping_->check(); !whole)
+            return whole.error();
         return TensorView{tensor->dtype, tensor->shape,
                           mapping_->bytes().subspan(static_cast<std::size_t>(tensor->offset),
                                                     static_cast<std::size_t>(tensor->bytes)),

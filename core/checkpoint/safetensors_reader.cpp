@@ -6,16 +6,6 @@
 #include <algorithm>
 
 namespace rankscope::detail {
-namespace {
-
-Error shrunk_error(const std::filesystem::path& file)
-{
-    return bad_input("the file has become shorter since it was opened", file.string(),
-                     "Close whatever is writing to it and open the checkpoint again");
-}
-
-} // namespace
-
 Result<std::unique_ptr<SafetensorsCheckpoint>>
 SafetensorsCheckpoint::open(const std::filesystem::path& path, std::vector<std::filesystem::path> files)
 {
@@ -28,9 +18,9 @@ SafetensorsCheckpoint::open(const std::filesystem::path& path, std::vector<std::
         auto mapping = MappedFile::open(file);
         if (!mapping)
             return mapping.error();
-        if (!(*mapping)->still_whole())
-            return shrunk_error(file);
         auto header = parse_safetensors_header((*mapping)->bytes());
+        if (auto whole = (*mapping)->check(); !whole)
+            return whole.error();
         if (!header)
             return header.error().in(file.string());
         hash.update(header->bytes);
@@ -71,8 +61,8 @@ Result<TensorView> SafetensorsCheckpoint::view(std::string_view name) const
     if (!tensor)
         return bad_input("there is no tensor \"" + std::string(name) + "\"", path_.string());
     const auto file = static_cast<std::size_t>(tensor->file);
-    if (!mappings_[file]->still_whole())
-        return shrunk_error(files_[file]);
+    if (auto whole = mappings_[file]->check(); !whole)
+        return whole.error();
     return TensorView{tensor->dtype, tensor->shape,
                       mappings_[file]->bytes().subspan(static_cast<std::size_t>(tensor->offset),
                                                        static_cast<std::size_t>(tensor->bytes))};

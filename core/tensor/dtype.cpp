@@ -13,11 +13,12 @@ struct Row {
 };
 
 constexpr std::array k_rows = {
-    Row{DType::F64, "F64", 8},   Row{DType::F32, "F32", 4},         Row{DType::F16, "F16", 2},
-    Row{DType::BF16, "BF16", 2}, Row{DType::F8_E4M3, "F8_E4M3", 1}, Row{DType::F8_E5M2, "F8_E5M2", 1},
-    Row{DType::I64, "I64", 8},   Row{DType::I32, "I32", 4},         Row{DType::I16, "I16", 2},
-    Row{DType::I8, "I8", 1},     Row{DType::U64, "U64", 8},         Row{DType::U32, "U32", 4},
-    Row{DType::U16, "U16", 2},   Row{DType::U8, "U8", 1},           Row{DType::Bool, "BOOL", 1},
+    Row{DType::F64, "F64", 8},         Row{DType::F32, "F32", 4},         Row{DType::F16, "F16", 2},
+    Row{DType::BF16, "BF16", 2},       Row{DType::F8_E4M3, "F8_E4M3", 1}, Row{DType::F8_E5M2, "F8_E5M2", 1},
+    Row{DType::F8_E8M0, "F8_E8M0", 1}, Row{DType::I64, "I64", 8},         Row{DType::I32, "I32", 4},
+    Row{DType::I16, "I16", 2},         Row{DType::I8, "I8", 1},           Row{DType::U64, "U64", 8},
+    Row{DType::U32, "U32", 4},         Row{DType::U16, "U16", 2},         Row{DType::U8, "U8", 1},
+    Row{DType::Bool, "BOOL", 1},
 };
 
 } // namespace
@@ -35,6 +36,6 @@ std::optional<DType> dtype_from_name(std::string_view text)
     return std::nullopt;
 }
 
-bool is_float(DType dtype) { return dtype <= DType::F8_E5M2; }
+bool is_float(DType dtype) { return dtype <= DType::F8_E8M0; }
 
 } // namespace rankscope

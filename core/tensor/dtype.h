@@ -16,6 +16,7 @@ enum class DType : std::uint8_t {
     BF16,
     F8_E4M3,
     F8_E5M2,
+    F8_E8M0, ///< powers of two: the scales of MX formats
     I64,
     I32,
     I16,

@@ -98,6 +98,11 @@ float float8_e4m3_to_float(std::uint8_t bits)
 
 float float8_e5m2_to_float(std::uint8_t bits) { return half_to_float(static_cast<std::uint16_t>(bits << 8)); }
 
+float float8_e8m0_to_float(std::uint8_t bits)
+{
+    return bits == 0xFFU ? std::numeric_limits<float>::quiet_NaN() : std::ldexp(1.0F, int{bits} - 127);
+}
+
 void decode_to_float(DType dtype, const std::byte* source, std::size_t count, float* target)
 {
     if (count == 0) // both pointers may be null then, which memcpy does not allow
@@ -120,6 +125,9 @@ void decode_to_float(DType dtype, const std::byte* source, std::size_t count, fl
         break;
     case DType::F8_E5M2:
         decode_each<std::uint8_t>(source, count, target, float8_e5m2_to_float);
+        break;
+    case DType::F8_E8M0:
+        decode_each<std::uint8_t>(source, count, target, float8_e8m0_to_float);
         break;
     case DType::I64:
         decode_plain<std::int64_t>(source, count, target);

@@ -14,6 +14,7 @@ float bfloat16_to_float(std::uint16_t bits);
 std::uint16_t float_to_bfloat16(float value);  ///< round to nearest even; NaN stays NaN
 float float8_e4m3_to_float(std::uint8_t bits); ///< OCP E4M3 (no infinity; 0x7F is NaN)
 float float8_e5m2_to_float(std::uint8_t bits);
+float float8_e8m0_to_float(std::uint8_t bits); ///< 2^(bits − 127); 0xFF is NaN
 
 /// Decodes `count` elements of `dtype` at `source` (any alignment, little endian) to float32.
 void decode_to_float(DType dtype, const std::byte* source, std::size_t count, float* target);

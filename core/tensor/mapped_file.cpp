@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/tensor/mapped_file.h"
 
+#include "core/tensor/detail/fault_guard.h"
+
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -9,11 +11,13 @@
 namespace rankscope {
 
 MappedFile::MappedFile(std::filesystem::path path, int descriptor, const std::byte* data, std::size_t size)
-    : path_(std::move(path)), descriptor_(descriptor), data_(data), size_(size)
+    : path_(std::move(path)), descriptor_(descriptor), data_(data), size_(size),
+      guard_(data ? std::make_unique<detail::FaultGuard>(data, size) : nullptr)
 {}
 
 MappedFile::~MappedFile()
 {
+    guard_.reset();
     if (data_)
         ::munmap(const_cast<std::byte*>(data_), size_);
     ::close(descriptor_);
@@ -43,10 +47,16 @@ Result<std::shared_ptr<const MappedFile>> MappedFile::open(const std::filesystem
     return std::shared_ptr<const MappedFile>(new MappedFile(path, descriptor, data, size));
 }
 
-bool MappedFile::still_whole() const
+Status MappedFile::check() const
 {
     struct stat info {};
-    return ::fstat(descriptor_, &info) == 0 && static_cast<std::size_t>(info.st_size) >= size_;
+    if (::fstat(descriptor_, &info) != 0 || static_cast<std::size_t>(info.st_size) < size_)
+        return bad_input("the file has become shorter since it was opened", path_.string(),
+                         "Close whatever is writing to it and open the checkpoint again");
+    if (guard_ && guard_->damaged())
+        return bad_input("a part of the file could not be read: it was cut off for a while, or its drive failed",
+                         path_.string(), "Check the file and open the checkpoint again");
+    return {};
 }
 
 } // namespace rankscope

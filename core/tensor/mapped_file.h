@@ -10,6 +10,10 @@
 
 namespace rankscope {
 
+namespace detail {
+class FaultGuard;
+}
+
 /// A file mapped read-only. Shared by every view into it; unmapped with the last owner.
 class MappedFile {
 public:
@@ -22,9 +26,10 @@ public:
     std::span<const std::byte> bytes() const { return {data_, size_}; }
     const std::filesystem::path& path() const { return path_; }
 
-    /// Whether the file on disk is still at least as long as when it was mapped: reading pages behind a
-    /// shortened end would kill the program with SIGBUS, so readers ask before they decode a tensor.
-    bool still_whole() const;
+    /// Whether what was read so far is what the file holds. Bytes that lie behind the end of a file that has been cut
+    /// off since it was mapped, or that the drive does not give, read as zeros: ask before and after using bytes().
+    /// Errors: BadInput.
+    Status check() const;
 
 private:
     MappedFile(std::filesystem::path path, int descriptor, const std::byte* data, std::size_t size);
@@ -33,6 +38,7 @@ private:
     int descriptor_;
     const std::byte* data_;
     std::size_t size_;
+    std::unique_ptr<detail::FaultGuard> guard_; ///< null for an empty file
 };
 
 } // namespace rankscope

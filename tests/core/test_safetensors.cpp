@@ -6,6 +6,7 @@
 #include <QTemporaryDir>
 #include <QTest>
 
+#include <cmath>
 #include <cstring>
 #include <fstream>
 #include <limits>
@@ -118,6 +119,67 @@ private Q_SLOTS:
         QCOMPARE((*reader)->header_hash(), sha256_hex(file_bytes(header)));
     }
 
+    /// data/float8.safetensors: all codes of a type and what PyTorch 2 makes of them in float32, written by
+    /// safetensors.torch.save_file({"e4m3": torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn),
+    /// …}).
+    void every_code_of_the_8_bit_floats_data()
+    {
+        QTest::addColumn<QByteArray>("type");
+        for (const char* type : {"e4m3", "e5m2", "e8m0"})
+            QTest::newRow(type) << QByteArray(type);
+    }
+    void every_code_of_the_8_bit_floats()
+    {
+        QFETCH(QByteArray, type);
+        const auto reader =
+            CheckpointReader::open(fs::path(RANKSCOPE_SOURCE_DIR) / "tests/core/data/float8.safetensors");
+        QVERIFY2(reader, reader ? "" : reader.error().sentence().c_str());
+        const auto codes = (*reader)->view(type.toStdString());
+        const auto expected = (*reader)->view((type + ".float").toStdString());
+        QVERIFY(codes && expected);
+        QCOMPARE(codes->bytes.size(), std::size_t{256});
+        const Matrix ours = codes->to_matrix();
+        const Matrix theirs = expected->to_matrix();
+        for (Index code = 0; code < 256; ++code) {
+            const float a = ours(0, code);
+            const float b = theirs(0, code);
+            QVERIFY2((std::isnan(a) && std::isnan(b)) || (a == b && std::signbit(a) == std::signbit(b)),
+                     qPrintable(QString("code %1 is %2, expected %3").arg(code).arg(a).arg(b)));
+        }
+    }
+
+    void every_integer_type_is_listed()
+    {
+        std::string entries;
+        std::size_t at = 0;
+        const std::vector<std::pair<const char*, std::size_t>> types = {{"I64", 8}, {"U64", 8}, {"I32", 4},
+                                                                        {"U32", 4}, {"I16", 2}, {"U16", 2},
+                                                                        {"I8", 1},  {"U8", 1},  {"BOOL", 1}};
+        for (const auto& [type, size] : types) {
+            entries += (entries.empty() ? "{" : ",")
+                       + entry(type, type, "[3]",
+                               "[" + std::to_string(at) + "," + std::to_string(at + 3 * size) + "]");
+            at += 3 * size;
+        }
+        std::string data;
+        for (const auto& [type, size] : types) {
+            for (int i = 1; i <= 3; ++i)
+                data += std::string(1, static_cast<char>(i)) + zeros(size - 1);
+        }
+        write_file(path("integers"), file_bytes(entries + "}", data));
+        const auto reader = CheckpointReader::open(path("integers"));
+        QVERIFY2(reader, reader ? "" : reader.error().sentence().c_str());
+        for (const auto& [type, size] : types) {
+            const TensorInfo* info = (*reader)->find(type);
+            QVERIFY(info);
+            QCOMPARE(std::string(info->type_name()), std::string(type));
+            QVERIFY(!info->holds_floats());
+            const Matrix values = (*reader)->view(type)->to_matrix();
+            QVERIFY(values(0, 0) == 1.0F && values(0, 1) == 2.0F && values(0, 2) == 3.0F);
+            QVERIFY(!(*reader)->read(type));
+        }
+    }
+
     void integers_are_listed_and_viewed()
     {
         const std::string header = "{" + entry("codes", "I16", "[2]", "[0,4]") + ","
@@ -213,9 +275,24 @@ private Q_SLOTS:
             12, "tensor b: there is a hole of 4 bytes");
         row("data that belongs to none", entry("w", "F32", "[1]", "[0,4]"), 12,
             "8 bytes follow that belong to none");
+        row("shape holds a list", entry("w", "F32", "[[1]]", "[0,4]"), 4, "no whole number");
+        row("dtype is a number", R"("w":{"dtype":32,"shape":[1],"data_offsets":[0,4]})", 4,
+            "\"dtype\" is missing");
+        row("type of fewer than 8 bits", entry("w", "F4", "[8]", "[0,4]"), 4,
+            "element type \"F4\" is not known");
+        row("type in small letters", entry("w", "f32", "[1]", "[0,4]"), 4,
+            "element type \"f32\" is not known");
+        row("one offset", entry("w", "F32", "[1]", "[0]"), 4, "not a pair");
+        row("fractional offset", entry("w", "F32", "[1]", "[0,4.5]"), 4, "whole numbers");
+        row("data for an empty tensor", entry("w", "F32", "[0]", "[0,4]"), 4, "F32 [0] takes 0");
+        row("no tensor but data", "", 4, "4 bytes follow that belong to none");
+        row("metadata twice", R"("__metadata__":{},"__metadata__":{})", 0, "appears twice");
+        row("metadata is null", R"("__metadata__":null)", 0, "\"__metadata__\" is no object");
+        row("metadata holds a list", R"("__metadata__":{"a":[]})", 0, "which is no text");
         row("metadata is a list", R"("__metadata__":[])", 0, "\"__metadata__\" is no object");
         row("metadata holds a number", R"("__metadata__":{"a":1})", 0, "which is no text");
-        raw_row("a GGUF file that is cut off", "GGUF" + raw<std::uint32_t>({3, 0, 0}), "the file ends inside");
+        raw_row("a GGUF file that is cut off", "GGUF" + raw<std::uint32_t>({3, 0, 0}),
+                "the file ends inside");
         raw_row("a PyTorch file", std::string("PK\x03\x04\x14\x00\x08\x08", 8) + zeros(20), "PyTorch");
     }
     void hostile_files()

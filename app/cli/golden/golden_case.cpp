@@ -69,6 +69,8 @@ Result<GoldenCase> GoldenCase::read(const std::filesystem::path& json_file)
             return bad_input("a golden case holds numbers of type F64, F32, F16, BF16, I64 or I32",
                              tensor_file.string() + ": " + info.name);
         result.tensors_.emplace(info.name, to_double(*view));
+        if (auto whole = (*reader)->confirm(info.name); !whole)
+            return whole.error();
     }
     return result;
 }

@@ -120,7 +120,7 @@ void LayerTableModel::addTensor(const TensorInfo& info)
     Tensor tensor;
     tensor.facts.name = toQString(info.name);
     tensor.facts.role = roleOf(*session_.model(), tensor.facts.name);
-    tensor.facts.dtype = toQString(name(info.dtype));
+    tensor.facts.dtype = toQString(info.type_name());
     tensor.shape = shapeText(info.shape);
     tensor.elements = element_count(info.shape);
     tensor.bytes = info.bytes;

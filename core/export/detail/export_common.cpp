@@ -89,7 +89,7 @@ Status check_exportable(const Run& run, const Model& model)
                          "Export as gguf, or compress the model's Hugging Face folder");
     for (const LinearLayer* layer : replaced_layers(run, model)) {
         const TensorInfo* info = model.checkpoint().find(layer->weight());
-        if (info->block || !is_encodable(info->dtype))
+        if (info->is_quantized() || !is_encodable(info->dtype))
             return bad_input("its weight is stored as " + std::string(info->type_name())
                                  + ", and reconstructed weights can be stored as F32, F16, BF16 or F64 only",
                              layer->name, "Convert the checkpoint to one of these types first");
@@ -188,7 +188,10 @@ Result<std::vector<std::byte>> original_bytes(const Model& model, const std::str
     auto view = model.checkpoint().view(tensor);
     if (!view)
         return view.error();
-    return std::vector<std::byte>(view->bytes.begin(), view->bytes.end());
+    std::vector<std::byte> bytes(view->bytes.begin(), view->bytes.end());
+    if (auto whole = model.checkpoint().confirm(tensor); !whole)
+        return whole.error();
+    return bytes;
 }
 
 Matrix base_weight(const Decomposition& decomposition, const LinearLayer& layer)
@@ -259,6 +262,8 @@ Status compare_tensor(const CheckpointReader& reader, const std::string& tensor,
         return view.error();
     const auto [ours, theirs] =
         std::mismatch(bytes.begin(), bytes.end(), view->bytes.begin(), view->bytes.end());
+    if (auto whole = reader.confirm(tensor); !whole)
+        return whole.error();
     if (ours == bytes.end() && theirs == view->bytes.end())
         return {};
     const auto element = static_cast<std::size_t>(ours - bytes.begin()) / size_bytes(dtype);

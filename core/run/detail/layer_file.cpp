@@ -104,10 +104,12 @@ Result<CodeMatrix> read_codes(const CheckpointReader& reader)
     const auto count = static_cast<std::size_t>(codes.size());
     if (view->dtype == DType::I16) {
         std::memcpy(codes.data(), view->bytes.data(), count * sizeof(std::int16_t));
-        return codes;
+    } else {
+        for (std::size_t i = 0; i < count; ++i)
+            codes.data()[i] = static_cast<std::int8_t>(view->bytes[i]);
     }
-    for (std::size_t i = 0; i < count; ++i)
-        codes.data()[i] = static_cast<std::int8_t>(view->bytes[i]);
+    if (auto whole = reader.confirm("codes"); !whole)
+        return whole.error();
     return codes;
 }
 
@@ -126,7 +128,7 @@ Status read_outliers(const CheckpointReader& reader, Decomposition& decompositio
         std::memcpy(&value, view->bytes.data() + i * sizeof value, sizeof value);
         decomposition.outlier_channels[i] = value;
     }
-    return {};
+    return reader.confirm("outlier_channels");
 }
 
 Result<VectorD> read_signs(const CheckpointReader& reader, std::string_view tensor)
@@ -143,6 +145,8 @@ Result<VectorD> read_signs(const CheckpointReader& reader, std::string_view tens
         if (signs(i) != 1.0 && signs(i) != -1.0)
             return damaged(fmt::format("tensor {} holds something else than signs", tensor));
     }
+    if (auto whole = reader.confirm(tensor); !whole)
+        return whole.error();
     return signs;
 }
 

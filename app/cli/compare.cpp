@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
+#include "app/cli/compare_checkpoints.h"
 #include "app/cli/options.h"
 #include "app/cli/report.h"
 #include "app/cli/session.h"
@@ -7,13 +8,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 
 namespace rankscope::cli {
 namespace {
 
 struct CompareOptions {
-    std::vector<std::filesystem::path> runs;
+    std::vector<std::filesystem::path> paths;
     std::filesystem::path text;
 };
 
@@ -75,10 +77,10 @@ std::string error_table(const std::vector<Entry>& entries)
     return table.text();
 }
 
-Result<Output> compare(const CompareOptions& options, Session& session)
+Result<Output> compare_runs(const CompareOptions& options, Session& session)
 {
     std::vector<Entry> entries;
-    for (const auto& path : options.runs) {
+    for (const auto& path : options.paths) {
         auto entry = open_entry(path, options, session);
         if (!entry)
             return entry.error();
@@ -108,16 +110,31 @@ Result<Output> compare(const CompareOptions& options, Session& session)
     return output;
 }
 
+Result<Output> compare(const CompareOptions& options, Session& session)
+{
+    if (std::none_of(options.paths.begin(), options.paths.end(), Run::is_run))
+        return compare_checkpoints(options.paths, options.text, session);
+    for (const auto& path : options.paths) {
+        std::error_code problem;
+        if (!Run::is_run(path) && std::filesystem::exists(path, problem))
+            return usage_error("this is no run, and runs cannot be compared with checkpoints", path.string(),
+                               "Export the run (hf or hf-qlr) and compare that with the checkpoint");
+    }
+    return compare_runs(options, session);
+}
+
 } // namespace
 
 void add_compare(Program& program)
 {
     auto options = std::make_shared<CompareOptions>();
-    CLI::App* command =
-        program.add("compare", "Runs side by side: size, bits per weight, error of each layer",
-                    [options](Session& session) { return compare(*options, session); });
-    command->add_option("RUN", options->runs, "Run folders")->required();
-    command->add_option("--text", options->text, "Text file: measure each run's perplexity too")
+    CLI::App* command = program.add(
+        "compare",
+        "Runs side by side, or checkpoints against the first: size, bits per weight, error of each layer",
+        [options](Session& session) { return compare(*options, session); });
+    command->add_option("PATH", options->paths, "Run folders; or checkpoints, the original first")
+        ->required();
+    command->add_option("--text", options->text, "Text file: measure each one's perplexity too")
         ->type_name("FILE");
 }
 

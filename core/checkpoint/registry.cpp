@@ -2,6 +2,7 @@
 #include "core/checkpoint/detail/gguf_header.h"
 #include "core/checkpoint/detail/safetensors_checkpoint.h"
 #include "core/checkpoint/detail/safetensors_header.h"
+#include "core/checkpoint/qlr_format.h"
 
 #include <array>
 #include <cerrno>
@@ -79,7 +80,7 @@ Result<Probe> probe_file(const fs::path& file)
 Result<fs::path> file_of_folder(const fs::path& folder)
 {
     std::error_code problem;
-    for (const char* name : {k_single_name, k_index_name}) {
+    for (const char* name : {k_single_name, k_index_name, k_qlr_weights_file}) {
         if (fs::exists(folder / name, problem))
             return folder / name;
     }

@@ -16,8 +16,6 @@ namespace {
 namespace fs = std::filesystem;
 using namespace export_common;
 
-constexpr char k_format[] = "rankscope-qlr";
-constexpr char k_weights_file[] = "qlr.safetensors";
 constexpr char k_loader_file[] = "load_qlr.py";
 constexpr std::uint64_t k_texts_bytes = 1 << 20;
 
@@ -130,14 +128,14 @@ public:
     }
 
 protected:
-    std::string_view report_file() const override { return "rankscope_qlr.json"; }
-    std::string format_name() const override { return k_format; }
+    std::string_view report_file() const override { return k_qlr_schema_file; }
+    std::string format_name() const override { return k_qlr_format; }
 
     Status write_content(const ExportJob& job, Json& schema) const override
     {
         if (auto copied = copy_companions(job.model, job.folder); !copied)
             return copied;
-        schema.set("weights", k_weights_file);
+        schema.set("weights", k_qlr_weights_file);
         schema.set("loader", k_loader_file);
         if (auto written = write_weights(job, schema); !written)
             return written;
@@ -146,7 +144,7 @@ protected:
 
     Status check_content(const ExportJob& job, const Json& schema) const override
     {
-        auto reader = CheckpointReader::open(job.folder / k_weights_file);
+        auto reader = CheckpointReader::open(job.folder / k_qlr_weights_file);
         if (!reader)
             return reader.error();
         if (auto same = check_companions(job.model, job.folder); !same)
@@ -199,8 +197,8 @@ private:
                                }});
         ExportProgress progress(job.monitor, sources.size());
         report_each(sources, progress);
-        return write_safetensors(job.folder / k_weights_file, std::move(sources),
-                                 {{"format", k_format}, {"version", "1"}}, false);
+        return write_safetensors(job.folder / k_qlr_weights_file, std::move(sources),
+                                 {{"format", k_qlr_format}, {"version", "1"}}, false);
     }
 
     static void describe_layout(const PackedLayer& packed, Json& entry)
@@ -233,6 +231,8 @@ private:
             if (!view)
                 return view.error();
             packed.tensors[suffix] = {view->dtype, view->shape, {view->bytes.begin(), view->bytes.end()}};
+            if (auto whole = reader.confirm(layer.name + suffix); !whole)
+                return whole.error();
         }
         return packed;
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/model/model.h"
 
+#include "core/checkpoint/packed_checkpoint.h"
 #include "core/model/gguf_model.h"
 
 #include <algorithm>
@@ -63,6 +64,8 @@ Result<Matrix> table_rows(const Model& model, const std::string& name, const std
                              model.path().string() + ": tensor " + name,
                              "Download the file again; if it stays so, the model itself is damaged");
     }
+    if (auto whole = model.checkpoint().confirm(name); !whole)
+        return whole.error();
     return rows;
 }
 
@@ -129,9 +132,17 @@ Status Model::describe()
     if (!reader)
         return reader.error();
     reader_ = std::move(*reader);
-    if (folder)
-        return {};
-    return is_gguf(*reader_) ? describe_gguf() : set_config(ModelConfig::read(config_file), config_file);
+    if (is_gguf(*reader_))
+        return describe_gguf();
+    if (!folder) {
+        if (auto set = set_config(ModelConfig::read(config_file), config_file); !set)
+            return set;
+    }
+    auto dense = with_dense_layers(std::move(reader_), folder_, config_.raw);
+    if (!dense)
+        return dense.error();
+    reader_ = std::move(*dense);
+    return {};
 }
 
 const LinearLayer* Model::find_linear(std::string_view name) const

@@ -65,6 +65,7 @@ public:
     std::uint64_t missing_bytes(const std::set<std::string, std::less<>>& finished) const;
 
 private:
+    void warn_of_requantizing() const;
     Status refuse_impossible(const Job& job, std::uint64_t memory_budget_bytes) const;
     void work(const Job& job, RunIndex& index);
     Status compute(const Job& job, RunIndex& index);
@@ -108,6 +109,19 @@ Status Execution::refuse_impossible(const Job& job, std::uint64_t memory_budget_
     return {};
 }
 
+void Execution::warn_of_requantizing() const
+{
+    const auto stored = [this](const Job& job) { return model_.checkpoint().find(job.layer->weight()); };
+    const auto quantized = [&](const Job& job) { return stored(job)->is_quantized(); };
+    const auto count = std::count_if(jobs_.begin(), jobs_.end(), quantized);
+    if (count == 0)
+        return;
+    const TensorInfo& first = *stored(*std::find_if(jobs_.begin(), jobs_.end(), quantized));
+    monitor_.warn(fmt::format("{} of {} layers are quantized already ({}): they are quantized again, and errors are "
+                              "counted from these weights, not from those they were made of.",
+                              count, jobs_.size(), first.type_name()));
+}
+
 Status Execution::prepare(std::uint64_t memory_budget_bytes)
 {
     if (plan_.checkpoint_hash != model_.checkpoint().header_hash())
@@ -131,6 +145,7 @@ Status Execution::prepare(std::uint64_t memory_budget_bytes)
     }
     if (jobs_.empty())
         return usage_error("the plan includes no layer", {}, "Include at least one");
+    warn_of_requantizing();
     return {};
 }
 

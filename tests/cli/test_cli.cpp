@@ -463,7 +463,8 @@ void TestCli::comparison()
     const QJsonArray runs = document({"compare", place("run"), place("loud")})["runs"].toArray();
     QCOMPARE(runs.size(), 2);
     QCOMPARE(runs[0].toObject()["bits_per_weight"], runs[1].toObject()["bits_per_weight"]);
-    QCOMPARE(run_cli({"compare", sample_}).status, 3);
+    QCOMPARE(run_cli({"compare", place("run"), sample_}).status, 2); // a run and a checkpoint
+    QCOMPARE(run_cli({"compare", place("run"), place("nowhere")}).status, 3);
 }
 
 void TestCli::export_formats_data()

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #pragma once
 
+#include "core/tensor/bit_stream.h"
 #include "core/tensor/matrix.h"
 
 #include <cstddef>
@@ -9,9 +10,6 @@
 #include <vector>
 
 namespace rankscope {
-
-/// 32-bit words that a row of `count` values of `bits` bits takes in the dense stream of formats.md §5.
-constexpr std::int64_t packed_words(std::int64_t count, int bits) { return (count * bits + 31) / 32; }
 
 /// rows × cols unsigned values below 2^bits (bits ≤ 16) as one dense bit stream a row: value k lies at bits
 /// k·bits … of its row, lowest bit and lowest byte first; every row starts at a new word.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #pragma once
 
+#include "core/checkpoint/qlr_format.h"
 #include "core/export/detail/stored_floats.h"
 #include "core/methods/method.h"
 #include "core/model/architecture.h"
@@ -11,13 +12,6 @@
 #include <vector>
 
 namespace rankscope {
-
-/// Tensor names of a layer in qlr.safetensors: the layer's name and one of these.
-inline constexpr char k_qlr_codes[] = ".qlr_codes";
-inline constexpr char k_qlr_scales[] = ".qlr_scales";
-inline constexpr char k_qlr_zeros[] = ".qlr_zeros";
-inline constexpr char k_qlr_left[] = ".qlr_left";
-inline constexpr char k_qlr_right[] = ".qlr_right";
 
 /// Q, L and R of a layer as hf-qlr stores them.
 struct PackedLayer {

@@ -158,9 +158,6 @@ Status TableArchitecture::accepts(const ModelConfig& config) const
         return bad_input("the activation \"" + config.activation.substr(0, 80) + "\" is not known for "
                              + std::string(table_.title) + "; known: " + std::string(known.front()),
                          "key " + std::string(table_.keys.activation));
-    if (config.raw["quantization_config"].is_object())
-        return bad_input("the weights are quantized already", "key quantization_config",
-                         "Open the original model in floating point");
     for (const FixedKey& fixed : table_.fixed) {
         const Json& value = config.raw[fixed.key];
         if (!value.is_null() && (!value.is_bool() || value.boolean() != fixed.value))

@@ -463,6 +463,17 @@ void TestCli::comparison()
     const QJsonArray runs = document({"compare", place("run"), place("loud")})["runs"].toArray();
     QCOMPARE(runs.size(), 2);
     QCOMPARE(runs[0].toObject()["bits_per_weight"], runs[1].toObject()["bits_per_weight"]);
+    const QJsonArray checkpoints =
+        document({"compare", sample_, sample_, "--text", text_})["checkpoints"].toArray();
+    QCOMPARE(checkpoints.size(), 2);
+    const QJsonObject same = checkpoints[1].toObject();
+    QCOMPARE(same["relative_error"].toDouble(), 0.0);
+    QCOMPARE(same["bits_per_weight"].toDouble(), 32.0);
+    QCOMPARE(same["layers"].toArray().size(), 35);
+    QCOMPARE(same["perplexity"].toObject()["perplexity"].toDouble(),
+             checkpoints[0].toObject()["perplexity"].toObject()["perplexity"].toDouble());
+    QVERIFY(run_cli({"compare", sample_, sample_}).output.contains("model.layers.0.mlp.down_proj"));
+    QCOMPARE(run_cli({"compare", sample_}).status, 2);               // nothing to compare with
     QCOMPARE(run_cli({"compare", place("run"), sample_}).status, 2); // a run and a checkpoint
     QCOMPARE(run_cli({"compare", place("run"), place("nowhere")}).status, 3);
 }

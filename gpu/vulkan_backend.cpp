@@ -53,6 +53,8 @@ bool VulkanBackend::supports(Op op) const
     case Op::SymmetricEigen:
     case Op::Orthonormalize:
         return false; // float64 on the host
+    case Op::ColumnStatistics:
+        return false;
     }
     return false;
 }

@@ -264,10 +264,14 @@ Result<ActivationStatistics> CalibrationStore::statistics(std::string_view group
     auto histogram = (*source)->view(name + k_histogram);
     if (!histogram)
         return histogram.error();
+    ColumnStatistics sums = ActivationStatistics::sums_of_rows(*rows);
     const auto bins = elements<std::uint64_t>(*histogram);
     if (auto whole = (*source)->confirm(name + k_histogram); !whole)
         return whole.error();
-    return ActivationStatistics::from_rows(counts->tokens, *rows, bins, counts->zeros);
+    std::copy_n(bins.begin(), sums.histogram.size(), sums.histogram.begin());
+    sums.rows = counts->tokens;
+    sums.zeros = counts->zeros;
+    return ActivationStatistics(std::move(sums), {ActivationStatistics::k_outlier_threshold});
 }
 
 Status CalibrationStore::check(const Model& model) const

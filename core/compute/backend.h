@@ -3,6 +3,7 @@
 
 #include "core/base/result.h"
 #include "core/compute/buffer.h"
+#include "core/compute/column_statistics.h"
 #include "core/compute/training.h"
 #include "core/compute/uniform_grid.h"
 
@@ -37,7 +38,7 @@ private:
 /// with the same meaning: callers never have to ask, reports and tests may.
 enum class Op : std::uint8_t {
     Gemm, Gram, Hadamard, QuantizeGroups, RoundWithFeedback, Elementwise, Reduce,
-    Cholesky, TriangularSolve, SymmetricEigen, Orthonormalize, RmsNorm, Rope, Attention, GatedActivation,
+    Cholesky, TriangularSolve, SymmetricEigen, Orthonormalize, RmsNorm, Rope, Attention, GatedActivation, ColumnStatistics,
 };
 
 /// Fitted grid of a matrix: one scale and zero point per row and group.
@@ -125,6 +126,8 @@ public:
     virtual void scale_rows(Buffer& x, const VectorD& factors) = 0;
     virtual double dot(const Buffer& a, const Buffer& b) = 0;   ///< Σ a ⊙ b, accumulated in float64
     virtual double max_abs(const Buffer& x) = 0;                ///< NaN if any element is not finite
+    /// An accumulator for the columns of many float32 (on the host also float64) buffers of this backend.
+    virtual std::unique_ptr<ColumnAccumulator> column_accumulator(const ColumnOptions& options) = 0;
     /// W − Q − L·R style differences stay readable: a new buffer a − b.
     Buffer difference(const Buffer& a, const Buffer& b);
 

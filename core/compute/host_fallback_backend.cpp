@@ -1,10 +1,31 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/compute/host_fallback_backend.h"
 
+#include <functional>
+#include <utility>
+
 namespace rankscope {
 namespace {
 
 bool lives_on_host(const Buffer& buffer) { return buffer.precision() == Precision::Float64; }
+
+/// The host's accumulator, fed with what `to_host` brings.
+class FetchingAccumulator final : public ColumnAccumulator {
+public:
+    using Fetch = std::function<Buffer(const Buffer&)>;
+
+    FetchingAccumulator(std::unique_ptr<ColumnAccumulator> host, Fetch to_host)
+        : host_(std::move(host)), to_host_(std::move(to_host))
+    {}
+
+    void add(const Buffer& x, std::span<const Index> apart) override { host_->add(to_host_(x), apart); }
+    std::int64_t first_not_finite() override { return host_->first_not_finite(); }
+    ColumnTotals totals() override { return host_->totals(); }
+
+private:
+    std::unique_ptr<ColumnAccumulator> host_;
+    Fetch to_host_;
+};
 
 } // namespace
 
@@ -72,6 +93,12 @@ void HostFallbackBackend::scale_columns(Buffer& x, const VectorD& factors)
 void HostFallbackBackend::scale_rows(Buffer& x, const VectorD& factors)
 {
     change(x, true, [&](Buffer& on_host) { host_->scale_rows(on_host, factors); });
+}
+
+std::unique_ptr<ColumnAccumulator> HostFallbackBackend::column_accumulator(const ColumnOptions& options)
+{
+    return std::make_unique<FetchingAccumulator>(host_->column_accumulator(options),
+                                                 [this](const Buffer& x) { return to_host(x); });
 }
 
 double HostFallbackBackend::dot(const Buffer& a, const Buffer& b)
@@ -197,10 +224,7 @@ VectorD HostFallbackBackend::kl_divergence(const Buffer& reference, const Buffer
     return host_->kl_divergence(to_host(reference), to_host(logits));
 }
 
-std::vector<Index> HostFallbackBackend::row_argmax(const Buffer& x)
-{
-    return host_->row_argmax(to_host(x));
-}
+std::vector<Index> HostFallbackBackend::row_argmax(const Buffer& x) { return host_->row_argmax(to_host(x)); }
 
 NormGradient HostFallbackBackend::rms_norm_backward(const Buffer& x, const Buffer& gain, double epsilon,
                                                     const Buffer& dy)

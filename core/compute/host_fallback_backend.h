@@ -23,6 +23,7 @@ public:
     void scale_rows(Buffer& x, const VectorD& factors) override;
     double dot(const Buffer& a, const Buffer& b) override;
     double max_abs(const Buffer& x) override;
+    std::unique_ptr<ColumnAccumulator> column_accumulator(const ColumnOptions& options) override;
     Result<Buffer> cholesky(const Buffer& h) override;
     void solve_lower(const Buffer& lower, Transpose transpose, Buffer& b) override;
     SymmetricEigen top_eigen(const Buffer& symmetric, Index count) override;

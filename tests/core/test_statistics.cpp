@@ -4,6 +4,7 @@
 #include "core/base/thread_pool.h"
 #include "core/calibration/activation_statistics.h"
 #include "core/checkpoint/checkpoint_reader.h"
+#include "tests/support/copying_backend.h"
 #include "tests/support/test_paths.h"
 
 #include <QtTest>
@@ -96,6 +97,12 @@ private slots:
     void merged_halves_equal_the_whole();
     void threads_do_not_change_bytes();
     void rows_restore_everything();
+    void rows_apart_and_others_make_the_whole();
+    void says_which_row_is_not_finite();
+    void float_and_double_agree();
+    void backends_gather_the_same();
+    void further_thresholds_are_counted();
+    void token_crests();
     void histogram_takes_every_magnitude();
     void constant_and_empty_channels();
     void counts_outliers();
@@ -183,11 +190,124 @@ void TestStatistics::rows_restore_everything()
 {
     const auto before = accumulate(uneven_tokens(90, 12), {33});
     const auto& histogram = before.histogram();
-    const auto after = ActivationStatistics::from_rows(before.tokens(), before.to_rows(),
-                                                       {histogram.begin(), histogram.end()}, before.zeros());
+    ColumnStatistics sums = ActivationStatistics::sums_of_rows(before.to_rows());
+    sums.rows = before.tokens();
+    sums.histogram = histogram;
+    sums.zeros = before.zeros();
+    const ActivationStatistics after(sums, before.thresholds());
     compare_all(before, after, 0.0);
     QCOMPARE(after.tensor_kurtosis(), before.tensor_kurtosis());
     QCOMPARE(after.quantile_abs(0.25), before.quantile_abs(0.25));
+}
+
+void TestStatistics::rows_apart_and_others_make_the_whole()
+{
+    const Matrix x = uneven_tokens(700, 45).cast<float>();
+    std::vector<Index> apart;
+    for (Index row = 0; row < 700; row += 3)
+        apart.push_back(row);
+    const std::vector<double> thresholds = {6.0, 100.0};
+    const ColumnOptions options{45, thresholds, true};
+    const auto accumulator = make_cpu_backend()->column_accumulator(options);
+    const auto backend = make_cpu_backend();
+    accumulator->add(backend->upload(x), apart);
+    const ColumnTotals totals = accumulator->totals();
+    QCOMPARE(totals.apart.rows, std::uint64_t{234});
+    QCOMPARE(totals.others.rows, std::uint64_t{466});
+    QCOMPARE(totals.first_not_finite, std::int64_t{-1});
+    for (Index row = 0; row < 700; ++row)
+        QCOMPARE(totals.row_maxima[static_cast<std::size_t>(row)], x.row(row).cwiseAbs().maxCoeff());
+    Matrix named(234, 45);
+    for (std::size_t i = 0; i < apart.size(); ++i)
+        named.row(static_cast<Index>(i)) = x.row(apart[i]);
+    ActivationStatistics direct(45, {100.0});
+    direct.add(named);
+    compare_all(ActivationStatistics(totals.apart, thresholds), direct, 1e-12);
+    ActivationStatistics all(45, {100.0});
+    all.add(x);
+    ColumnStatistics merged = totals.apart;
+    merged.merge(totals.others);
+    compare_all(ActivationStatistics(merged, thresholds), all, 1e-11);
+}
+
+void TestStatistics::says_which_row_is_not_finite()
+{
+    const auto backend = make_cpu_backend();
+    for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                            -std::numeric_limits<float>::infinity()}) {
+        const auto accumulator = backend->column_accumulator({70, {6.0}, false});
+        Matrix x = uneven_tokens(300, 70).cast<float>();
+        accumulator->add(backend->upload(x), {});
+        QCOMPARE(accumulator->first_not_finite(), std::int64_t{-1});
+        x(299, 3) = bad;
+        x(211, 69) = bad;
+        accumulator->add(backend->upload(x), std::vector<Index>{0, 299});
+        QCOMPARE(accumulator->first_not_finite(), std::int64_t{511});
+        x(5, 5) = bad; // the first one stays
+        accumulator->add(backend->upload(x), {});
+        QCOMPARE(accumulator->first_not_finite(), std::int64_t{511});
+    }
+    // Squares that overflow are no reason to complain.
+    const auto accumulator = backend->column_accumulator({2, {6.0}, false});
+    accumulator->add(backend->upload(Matrix::Constant(200, 2, 3e38F)), {});
+    QCOMPARE(accumulator->first_not_finite(), std::int64_t{-1});
+    QVERIFY(std::abs(accumulator->totals().others.mean[0] / 3e38 - 1.0) < 1e-6);
+}
+
+void TestStatistics::float_and_double_agree()
+{
+    const Matrix x = uneven_tokens(403, 61).cast<float>();
+    ActivationStatistics single(61);
+    single.add(x);
+    ActivationStatistics twice(61);
+    twice.add(MatrixD(x.cast<double>()));
+    compare_all(single, twice, 1e-9);
+    QVERIFY(std::abs(single.mean_token_crest() / twice.mean_token_crest() - 1.0) < 1e-5);
+}
+
+void TestStatistics::backends_gather_the_same()
+{
+    const Matrix x = uneven_tokens(150, 33).cast<float>();
+    const std::vector<Index> apart = {0, 64, 149};
+    test::CopyingBackend device;
+    const auto cpu = make_cpu_backend();
+    std::vector<ColumnTotals> totals;
+    for (Backend* backend : {cpu.get(), static_cast<Backend*>(&device)}) {
+        const auto accumulator = backend->column_accumulator({33, {6.0}, false});
+        accumulator->add(backend->upload(x), apart);
+        accumulator->add(backend->upload(Matrix(x.topRows(1))), {});
+        totals.push_back(accumulator->totals());
+    }
+    compare_all({totals[0].apart, {6.0}}, {totals[1].apart, {6.0}}, 0.0);
+    compare_all({totals[0].others, {6.0}}, {totals[1].others, {6.0}}, 0.0);
+    QVERIFY(totals[0].row_maxima.empty());
+}
+
+void TestStatistics::further_thresholds_are_counted()
+{
+    const Matrix x = uneven_tokens(257, 40).cast<float>();
+    ActivationStatistics statistics(40, {1.0, 20.0});
+    statistics.add(x);
+    for (std::size_t k = 0; k < 3; ++k) {
+        const float threshold = static_cast<float>(statistics.thresholds()[k]);
+        const VectorD counts = (x.cwiseAbs().array() >= threshold).cast<double>().colwise().sum().transpose();
+        QCOMPARE(statistics.threshold_counts(k), counts);
+        QCOMPARE(statistics.outlier_channels(k), Index{(counts.array() > 0.0).count()});
+    }
+}
+
+void TestStatistics::token_crests()
+{
+    Matrix x(2, 4);
+    x << 3.0F, 3.0F, -3.0F, 3.0F, // 1
+        0.0F, 8.0F, 0.0F, 0.0F;   // 8 / 4
+    ActivationStatistics statistics(4);
+    statistics.add(x);
+    QCOMPARE(statistics.mean_token_crest(), 1.5);
+    QCOMPARE(statistics.max_token_crest(), 2.0);
+    QVERIFY(relative_difference(statistics.top_energy_curve(9),
+                                (VectorD(4) << 73.0, 82.0, 91.0, 100.0).finished() / 100.0)
+            < 1e-12);
 }
 
 void TestStatistics::histogram_takes_every_magnitude()
@@ -210,6 +330,17 @@ void TestStatistics::histogram_takes_every_magnitude()
         ActivationStatistics one(1);
         one.add(value);
         QCOMPARE(one.histogram()[static_cast<std::size_t>(bin)], std::uint64_t{1});
+        // In float32 too: the first value that reaches the edge, and the last one below it.
+        auto first = static_cast<float>(ActivationStatistics::histogram_edge(bin));
+        if (static_cast<double>(first) < ActivationStatistics::histogram_edge(bin))
+            first = std::nextafter(first, std::numeric_limits<float>::max());
+        Matrix pair(2, 1);
+        pair << first, std::nextafter(first, 0.0F);
+        ActivationStatistics two(1);
+        two.add(pair);
+        QCOMPARE(two.histogram()[static_cast<std::size_t>(bin)], std::uint64_t{bin == 0 ? 2U : 1U});
+        QCOMPARE(two.histogram()[static_cast<std::size_t>(std::max(0, bin - 1))],
+                 std::uint64_t{bin == 0 ? 2U : 1U});
     }
     // Quantiles of a known distribution: |x| of 1 … 1000.
     MatrixD ramp(1000, 1);

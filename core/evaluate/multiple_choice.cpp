@@ -43,25 +43,18 @@ Result<EncodedChoice> encode_choice(const Tokenizer& tokenizer, std::string_view
     const std::size_t kept = end == std::string_view::npos ? 0 : end + 1;
     const std::string continuation = std::string(context.substr(kept)) + " " + choice;
     const std::string before(context.substr(0, kept));
+    auto whole = tokenizer.encode(before + continuation);
+    if (!whole)
+        return whole.error();
+    auto alone = tokenizer.encode(before);
+    if (!alone)
+        return alone.error();
+    // What the tokenizer puts in front belongs to the context; it is all there is of an empty one.
     EncodedChoice result;
-    if (before.empty()) {
-        auto tokens = tokenizer.encode(continuation);
-        if (!tokens)
-            return tokens.error();
-        const auto prefix = tokenizer.prefix();
-        result.tokens.assign(prefix.begin(), prefix.end());
-        result.context = prefix.size();
-        result.tokens.insert(result.tokens.end(), tokens->begin(), tokens->end());
-    } else {
-        auto whole = tokenizer.encode(before + continuation);
-        auto alone = tokenizer.encode(before);
-        if (!whole)
-            return whole.error();
-        if (!alone)
-            return alone.error();
-        result.context = alone->size();
-        result.tokens = std::move(*whole);
-    }
+    const auto prefix = tokenizer.prefix();
+    result.tokens.assign(prefix.begin(), prefix.end());
+    result.tokens.insert(result.tokens.end(), whole->begin(), whole->end());
+    result.context = prefix.size() + alone->size();
     if (result.tokens.size() < 2)
         return bad_input("context and choice are one token together: nothing could be predicted");
     // A choice that melts into the context's last token is still scored by its last token.

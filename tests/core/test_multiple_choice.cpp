@@ -40,10 +40,14 @@ private:
     {
         return multiple_choice(model_, *weights_, task, {}, *backend_, monitor);
     }
+    /// With the BOS in front, as the scorer sees it.
     std::vector<TokenId> encode(const std::string& text) const
     {
-        const auto ids = (*model_->tokenizer())->encode(text);
-        return ids ? *ids : std::vector<TokenId>{};
+        const auto prefix = (*model_->tokenizer())->prefix();
+        std::vector<TokenId> result(prefix.begin(), prefix.end());
+        if (const auto ids = (*model_->tokenizer())->encode(text))
+            result.insert(result.end(), ids->begin(), ids->end());
+        return result;
     }
     /// Σ ln p of the tokens from `context` on.
     double direct(const std::vector<TokenId>& ids, std::size_t context)
@@ -187,14 +191,7 @@ void TestMultipleChoice::scores_match_direct_logits()
     VERIFY_OK(result);
     for (std::size_t i = 0; i < choices.size(); ++i) {
         const std::string before = context.toStdString();
-        std::vector<TokenId> ids = encode(before + " " + choices[i]);
-        std::size_t start = encode(before).size();
-        if (before.empty()) {
-            const auto prefix = (*model_->tokenizer())->prefix();
-            ids.insert(ids.begin(), prefix.begin(), prefix.end());
-            start = prefix.size();
-        }
-        const double expected = direct(ids, start);
+        const double expected = direct(encode(before + " " + choices[i]), encode(before).size());
         QVERIFY2(std::abs(result->scores[0][i].log_likelihood - expected) < 1e-4 * std::abs(expected),
                  qPrintable(QString("%1 %2").arg(result->scores[0][i].log_likelihood).arg(expected)));
     }

@@ -2,8 +2,8 @@
 #include "app/cli/options.h"
 #include "app/cli/session.h"
 #include "app/cli/table.h"
-#include "core/model/gguf_model.h"
 #include "core/base/byte_size.h"
+#include "core/model/gguf_model.h"
 
 #include <fmt/format.h>
 
@@ -115,6 +115,12 @@ void describe_model(const Model& model, Output& output)
     }
     Json& document = output.document;
     document.set("architecture", model.architecture().id());
+    if (const Status runs = model.architecture().runs(); !runs) {
+        document.set("model_error", runs.error().sentence());
+        document.set("layers", std::move(list));
+        output.text += fmt::format("{:<14}{}\n\n", "model", runs.error().sentence()) + table.text();
+        return;
+    }
     document.set("vocabulary", std::int64_t{config.vocabulary});
     document.set("hidden", std::int64_t{config.hidden});
     document.set("intermediate", std::int64_t{config.intermediate});

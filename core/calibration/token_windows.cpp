@@ -23,6 +23,8 @@ Error too_short(const TokenizedText& text, Index needed)
 
 Result<TokenizedText> tokenize_file(const Model& model, const std::filesystem::path& text)
 {
+    if (auto runs = model.architecture().runs(); !runs)
+        return runs.error();
     auto tokenizer = model.tokenizer();
     if (!tokenizer)
         return tokenizer.error();

@@ -102,7 +102,7 @@ Status check_tensor(const TensorInfo& tensor, const Shape& expected, const Check
 std::string_view short_name(LinearRole role)
 {
     static constexpr std::string_view k_names[] = {"q",    "k",  "v",       "qkv", "o",
-                                                   "gate", "up", "gate_up", "down"};
+                                                   "gate", "up", "gate_up", "down", "other"};
     return k_names[static_cast<std::size_t>(role)];
 }
 

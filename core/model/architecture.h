@@ -15,8 +15,9 @@
 namespace rankscope {
 
 /// QueryKeyValue and GateUp are fused: one matrix whose rows are those of the parts.
-enum class LinearRole : std::uint8_t { Query, Key, Value, QueryKeyValue, Output, Gate, Up, GateUp, Down };
-/// "q", "k", "v", "qkv", "o", "gate", "up", "gate_up", "down": the short names of the views and filters.
+/// Other: a matrix of a family that nobody has described.
+enum class LinearRole : std::uint8_t { Query, Key, Value, QueryKeyValue, Output, Gate, Up, GateUp, Down, Other };
+/// "q", "k", "v", "qkv", "o", "gate", "up", "gate_up", "down", "other": the short names of the views and filters.
 std::string_view short_name(LinearRole role);
 
 /// One weight matrix that a method may decompose.
@@ -148,6 +149,10 @@ public:
     /// The same family as this checkpoint writes it, where it leaves out the prefix of the model inside ("h.0" for
     /// "transformer.h.0") or stores matrices as out × in that others store turned; null where all is as usual.
     virtual std::shared_ptr<const Architecture> fitted_to(const CheckpointReader& reader) const = 0;
+
+    /// Why no text can flow through the model, which is said of families that nobody has described: their weights can
+    /// still be looked at and rounded.
+    virtual Status runs() const { return {}; }
 
     /// Checks that the checkpoint holds every tensor with the expected shape and reports any unknown one. Buffers
     /// that old checkpoints store (inv_freq, masks) and the spare head of tied embeddings are passed over.

@@ -2,6 +2,8 @@
 #include "core/model/model.h"
 
 #include "core/checkpoint/packed_checkpoint.h"
+#include "core/model/detail/architectures.h"
+#include "core/model/detail/gguf_family.h"
 #include "core/model/gguf_model.h"
 
 #include <algorithm>
@@ -81,6 +83,10 @@ Result<std::shared_ptr<const Model>> Model::open(const std::filesystem::path& pa
     model->folder_ = std::filesystem::is_directory(path, problem) ? path : path.parent_path();
     if (auto described = model->describe(); !described)
         return described.error();
+    if (!model->architecture_) {
+        model->describe_unknown();
+        return std::shared_ptr<const Model>(std::move(model));
+    }
     if (auto fitted = model->architecture_->fitted_to(*model->reader_))
         model->architecture_ = std::move(fitted);
     if (auto checked = model->architecture_->check(model->config_, *model->reader_); !checked)
@@ -101,8 +107,38 @@ Status Model::set_config(Result<ModelConfig> config, const std::filesystem::path
     return {};
 }
 
+/// A family that is not known leaves the architecture empty: the tensors tell the rest.
+Status Model::describe_by(const std::filesystem::path& config_file)
+{
+    auto json = ModelConfig::read_json(config_file);
+    if (!json)
+        return json.error();
+    const std::string* type = (*json)["model_type"].string_if();
+    if (type && !type->empty() && !detail::find_architecture(*type)) {
+        config_.model_type = *type;
+        config_.raw = std::move(*json);
+        return {};
+    }
+    auto config = ModelConfig::parse(*json);
+    if (!config)
+        return config.error().in(config_file.string());
+    return set_config(std::move(config), config_file);
+}
+
+void Model::describe_unknown()
+{
+    architecture_ = detail::make_unknown(config_.model_type, *reader_);
+    linears_ = architecture_->linears(config_);
+    config_.blocks = linears_.empty() ? 0 : linears_.back().block + 1;
+}
+
 Status Model::describe_gguf()
 {
+    const std::string* type = reader_->metadata()["general.architecture"].string_if();
+    if (const auto family = detail::gguf_family_of(*reader_); !family && type && !type->empty()) {
+        config_.model_type = *type;
+        return {};
+    }
     const auto json = gguf_config(*reader_);
     if (!json)
         return json.error();
@@ -125,8 +161,8 @@ Status Model::describe()
     const bool folder = std::filesystem::is_directory(path_, problem);
     const std::filesystem::path config_file = folder_ / "config.json";
     if (folder) {
-        if (auto set = set_config(ModelConfig::read(config_file), config_file); !set)
-            return set;
+        if (auto described = describe_by(config_file); !described)
+            return described;
     }
     auto reader = CheckpointReader::open(path_);
     if (!reader)
@@ -135,8 +171,8 @@ Status Model::describe()
     if (is_gguf(*reader_))
         return describe_gguf();
     if (!folder) {
-        if (auto set = set_config(ModelConfig::read(config_file), config_file); !set)
-            return set;
+        if (auto described = describe_by(config_file); !described)
+            return described;
     }
     auto dense = with_dense_layers(std::move(reader_), folder_, config_.raw);
     if (!dense)
@@ -193,9 +229,11 @@ std::unique_ptr<WeightSource> checkpoint_weights(std::shared_ptr<const Model> mo
 Result<Buffer> embed(const Model& model, std::span<const TokenId> ids, Index sequence_length,
                      Backend& backend)
 {
+    const Architecture& architecture = model.architecture();
+    if (auto runs = architecture.runs(); !runs)
+        return runs.error();
     if (auto checked = check_ids(model, ids); !checked)
         return checked.error();
-    const Architecture& architecture = model.architecture();
     std::vector<Index> wanted(ids.begin(), ids.end());
     auto rows = table_rows(model, architecture.embedding(), wanted); // the table may be a gigabyte
     if (!rows)
@@ -222,6 +260,8 @@ Result<Buffer> embed(const Model& model, std::span<const TokenId> ids, Index seq
 Result<OutputHead> OutputHead::load(const Model& model, Backend& backend)
 {
     const Architecture& architecture = model.architecture();
+    if (auto runs = architecture.runs(); !runs)
+        return runs.error();
     auto norm = Norm::load(model, architecture.final_norm(), backend);
     if (!norm)
         return norm.error();
@@ -250,6 +290,8 @@ Result<Matrix> logits(const Model& model, const WeightSource& weights, std::span
     if (ids.empty())
         return bad_input("there are no tokens to compute logits of", model.path().string(),
                          "Give a text that is not empty");
+    if (auto runs = model.architecture().runs(); !runs)
+        return runs.error();
     const auto length = static_cast<Index>(ids.size());
     if (length > model.config().max_positions)
         return bad_input("the text has " + std::to_string(length) + " tokens, but the model's context holds "

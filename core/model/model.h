@@ -21,7 +21,8 @@ namespace rankscope {
 /// A checkpoint understood: tensors, configuration, roles, tokenizer. Opening reads headers only. Const, shared.
 class Model {
 public:
-    /// Opens a Hugging Face folder, a .safetensors file beside its config.json, or a .gguf file. Errors: BadInput, Io.
+    /// Opens a Hugging Face folder, a .safetensors file beside its config.json, or a .gguf file. A model of a family that
+    /// is not known opens too, but does not run (Architecture::runs). Errors: BadInput, Io.
     static Result<std::shared_ptr<const Model>> open(const std::filesystem::path& path);
 
     const std::filesystem::path& path() const { return path_; }
@@ -39,7 +40,9 @@ private:
     Model() = default;
     Status describe(); ///< config, architecture and tensors
     Status describe_gguf();
+    Status describe_by(const std::filesystem::path& config_file);
     Status set_config(Result<ModelConfig> config, const std::filesystem::path& place);
+    void describe_unknown();
     Result<std::shared_ptr<const Tokenizer>> read_tokenizer() const;
 
     std::filesystem::path path_;

@@ -295,14 +295,19 @@ Result<ModelConfig> ModelConfig::parse(const Json& config)
     return result;
 }
 
-Result<ModelConfig> ModelConfig::read(const std::filesystem::path& config_file)
+Result<Json> ModelConfig::read_json(const std::filesystem::path& config_file)
 {
     std::error_code problem;
     if (!std::filesystem::exists(config_file, problem)
         && std::filesystem::exists(config_file.parent_path(), problem))
         return bad_input("the file is missing, and without it the tensors cannot be understood",
                          config_file.string(), "Download config.json of the model into the same folder");
-    const auto json = Json::read(config_file, JsonLimits{std::size_t{16} << 20, 64, 1'000'000});
+    return Json::read(config_file, JsonLimits{std::size_t{16} << 20, 64, 1'000'000});
+}
+
+Result<ModelConfig> ModelConfig::read(const std::filesystem::path& config_file)
+{
+    const auto json = read_json(config_file);
     if (!json)
         return json.error();
     auto config = parse(*json);

@@ -50,6 +50,8 @@ struct ModelConfig {
 
     /// Reads and checks FOLDER/config.json. Errors: BadInput naming the key.
     static Result<ModelConfig> read(const std::filesystem::path& config_file);
+    /// The same file, not yet understood.
+    static Result<Json> read_json(const std::filesystem::path& config_file);
     static Result<ModelConfig> parse(const Json& config);
 };
 

@@ -9,6 +9,8 @@
 #include "core/model/detail/decoder.h"
 #include "core/model/detail/normalizer.h"
 #include "core/model/detail/pre_tokenizer.h"
+#include "core/model/detail/sentence_piece_model.h"
+#include "core/model/detail/steps.h"
 #include "core/model/detail/utf8.h"
 
 #include <limits>
@@ -21,7 +23,6 @@ using namespace detail;
 
 constexpr std::size_t k_max_file = std::size_t{256} << 20;
 constexpr std::size_t k_max_text = std::size_t{1} << 30; // symbols of one piece are counted with 32 bits
-constexpr int k_max_nesting = 8;
 
 /// Tokens of pieces that have been seen: words repeat.
 class PieceCache {
@@ -68,7 +69,7 @@ public:
 
 private:
     Status add_tokens(const Json& json);
-    Status add_prefix(const Json& processor, int depth);
+    Status add_prefix(const Json& processor);
     Status add_template(const Json& processor);
     void set_text(TokenId id, const std::string& text);
     Status encode_stretch(std::string text, bool at_text_start, PieceCache& cache,
@@ -108,8 +109,11 @@ Result<std::shared_ptr<const Tokenizer>> BpeTokenizer::parse(const Json& json)
     tokenizer->decoder_ = std::move(*decoder);
     if (auto added = tokenizer->add_tokens(json["added_tokens"]); !added)
         return added.error();
-    if (auto added = tokenizer->add_prefix(json["post_processor"], 0); !added)
-        return added.error().in("post_processor");
+    const auto added_prefix = for_each_step(json["post_processor"], "processors", [&](const Json& processor) {
+        return tokenizer->add_prefix(processor);
+    });
+    if (!added_prefix)
+        return added_prefix.error().in("post_processor");
     return std::shared_ptr<const Tokenizer>(std::move(tokenizer));
 }
 
@@ -148,20 +152,13 @@ Status BpeTokenizer::add_tokens(const Json& json)
     return {};
 }
 
-Status BpeTokenizer::add_prefix(const Json& processor, int depth)
+Status BpeTokenizer::add_prefix(const Json& processor)
 {
     const std::string type = processor["type"].string();
-    if (processor.is_null() || type == "ByteLevel") // the latter only moves offsets
+    if (type == "ByteLevel") // only moves offsets
         return {};
     if (type == "TemplateProcessing")
         return add_template(processor);
-    if (type == "Sequence" && processor["processors"].is_array() && depth < k_max_nesting) {
-        for (const Json& part : *processor["processors"].array_if()) {
-            if (auto added = add_prefix(part, depth + 1); !added)
-                return added;
-        }
-        return {};
-    }
     return bad_input("\"" + type
                      + "\" is not known or not complete; known: TemplateProcessing, ByteLevel, Sequence");
 }
@@ -251,16 +248,91 @@ Result<std::shared_ptr<const Tokenizer>> Tokenizer::parse(const Json& tokenizer_
     return BpeTokenizer::parse(tokenizer_json);
 }
 
+namespace {
+
+/// What tokenizer_config.json and added_tokens.json beside a tokenizer.model say of it: whether BOS is put in
+/// front, and tokens that were added later.
+Status read_companions(const std::filesystem::path& folder, Vocabulary& vocabulary, Json::Array& added)
+{
+    std::error_code problem;
+    if (const auto file = folder / "tokenizer_config.json"; std::filesystem::exists(file, problem)) {
+        const auto config = Json::read(file, JsonLimits{k_max_file, 64});
+        if (!config)
+            return config.error();
+        vocabulary.adds_bos = (*config)["add_bos_token"].boolean(true);
+        if (const auto* tokens = (*config)["added_tokens_decoder"].object_if()) {
+            for (const auto& [id, token] : *tokens) {
+                const auto number = Json::parse(id);
+                if (!number || !number->is_integer() || !token.is_object())
+                    return bad_input("an id and what stands for it were expected",
+                                     file.string() + ": added_tokens_decoder");
+                Json entry = token;
+                entry.set("id", *number);
+                added.push_back(std::move(entry));
+            }
+            return {};
+        }
+    }
+    if (const auto file = folder / "added_tokens.json"; std::filesystem::exists(file, problem)) {
+        const auto tokens = Json::read(file, JsonLimits{k_max_file, 64});
+        if (!tokens)
+            return tokens.error();
+        if (!tokens->is_object())
+            return bad_input("an object of tokens and ids was expected", file.string());
+        for (const auto& [content, id] : *tokens->object_if())
+            added.push_back(
+                json_object({{"id", id}, {"content", content}, {"normalized", false}, {"special", false}}));
+    }
+    return {};
+}
+
+Result<std::shared_ptr<const Tokenizer>> read_sentence_piece(const std::filesystem::path& file)
+{
+    const auto bytes = read_text_file(file, k_max_file);
+    if (!bytes)
+        return bytes.error();
+    auto vocabulary = parse_sentence_piece_model(*bytes);
+    if (!vocabulary)
+        return vocabulary.error().in(file.string());
+    Json::Array added;
+    if (auto read = read_companions(file.parent_path(), *vocabulary, added); !read)
+        return read.error();
+    auto json = sentence_piece_json(*vocabulary);
+    if (!json)
+        return json.error().in(file.string());
+    if (!added.empty()) { // the later word on a token counts
+        Json::Array all = *(*json)["added_tokens"].array_if();
+        for (Json& token : added) {
+            std::erase_if(all, [&](const Json& one) { return one["id"] == token["id"]; });
+            all.push_back(std::move(token));
+        }
+        json->set("added_tokens", std::move(all));
+    }
+    auto tokenizer = Tokenizer::parse(*json);
+    if (!tokenizer)
+        return tokenizer.error().in(file.string());
+    return tokenizer;
+}
+
+} // namespace
+
 Result<std::shared_ptr<const Tokenizer>> Tokenizer::read(const std::filesystem::path& folder_or_file)
 {
     std::error_code problem;
     std::filesystem::path file = folder_or_file;
     if (std::filesystem::is_directory(file, problem)) {
         file /= "tokenizer.json";
-        if (!std::filesystem::exists(file, problem))
-            return bad_input("the file is missing, and without it text cannot be turned into tokens",
-                             file.string(), "Download tokenizer.json of the model into the same folder");
+        const std::filesystem::path model = folder_or_file / "tokenizer.model";
+        if (!std::filesystem::exists(file, problem) && std::filesystem::exists(model, problem))
+            file = model;
+        else if (!std::filesystem::exists(file, problem))
+            return bad_input(
+                "the file is missing, and so is tokenizer.model; without one of them text cannot be "
+                "turned into tokens",
+                file.string(), "Download tokenizer.json of the model into the same folder");
     }
+    if (file.extension() == ".model")
+        return read_sentence_piece(file);
     const auto json = Json::read(file, JsonLimits{k_max_file, 64});
     if (!json)
         return json.error();

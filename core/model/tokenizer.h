@@ -24,7 +24,8 @@ class Tokenizer {
 public:
     virtual ~Tokenizer() = default;
 
-    /// Reads FOLDER/tokenizer.json (or the file itself). Errors: Io, BadInput naming what is not implemented.
+    /// Reads FOLDER/tokenizer.json, or FOLDER/tokenizer.model (SentencePiece) where there is none, or the file itself.
+    /// Errors: Io, BadInput naming what is not implemented.
     static Result<std::shared_ptr<const Tokenizer>> read(const std::filesystem::path& folder_or_file);
     static Result<std::shared_ptr<const Tokenizer>> parse(const Json& tokenizer_json);
 

@@ -332,6 +332,8 @@ private:
 Result<TransformerBlock> TransformerBlock::load(const Model& model, const WeightSource& weights, int block,
                                                 Backend& backend)
 {
+    if (auto runs = model.architecture().runs(); !runs)
+        return runs.error();
     const auto parts = std::make_shared<Parts>();
     parts->config = model.config();
     parts->traits = model.architecture().block_traits(model.config(), block);

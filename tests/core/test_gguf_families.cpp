@@ -181,7 +181,6 @@ private Q_SLOTS:
         const auto row = [](const char* family, const char* changes, const char* says) {
             QTest::addRow("%s %s", family, changes) << family << QByteArray(changes) << QByteArray(says);
         };
-        row("llama", R"({"general.architecture": "mamba"})", "\"mamba\" is not known; known: llama, qwen2");
         row("llama", R"({"general.architecture": 7})", "the GGUF architecture \"\" is not known");
         row("llama", R"({"llama.block_count": null})", "key llama.block_count: the key is missing");
         row("llama", R"({"llama.block_count": "two"})", "key llama.block_count: a whole number was expected");

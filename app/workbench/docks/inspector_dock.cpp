@@ -152,12 +152,14 @@ void InspectorDock::showModel()
         values += element_count(tensor.shape);
     }
     const ModelConfig& config = model->config();
-    set(k_model,
-        QStringLiteral("%1, %2 blocks, width %3")
-            .arg(toQString(model->architecture().title()))
-            .arg(config.blocks)
-            .arg(config.hidden),
-        pathText(model->path()));
+    const QString family = toQString(model->architecture().title());
+    if (const Status runs = model->architecture().runs(); !runs)
+        set(k_model, QStringLiteral("%1: not known, weights only").arg(family),
+            toQString(runs.error().sentence()));
+    else
+        set(k_model,
+            QStringLiteral("%1, %2 blocks, width %3").arg(family).arg(config.blocks).arg(config.hidden),
+            pathText(model->path()));
     set(k_size,
         QStringLiteral("%1 values, %2").arg(formatCount(values), formatBytes(static_cast<qint64>(bytes))),
         QStringLiteral("%1 bytes").arg(formatCount(static_cast<qint64>(bytes))));

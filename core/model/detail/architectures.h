@@ -24,6 +24,9 @@ std::shared_ptr<const Architecture> make_gemma2();
 std::shared_ptr<const Architecture> make_gemma3_text();
 std::shared_ptr<const Architecture> make_mixtral();
 
+/// A family that nobody has described: every matrix of the checkpoint that is no table is a layer with the role Other.
+std::shared_ptr<const Architecture> make_unknown(std::string_view model_type, const CheckpointReader& reader);
+
 /// Null when the model_type is not known.
 std::shared_ptr<const Architecture> find_architecture(std::string_view model_type);
 /// BadInput that lists the known ones.

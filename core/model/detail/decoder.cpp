@@ -2,12 +2,11 @@
 #include "core/model/detail/decoder.h"
 
 #include "core/model/detail/byte_level.h"
+#include "core/model/detail/steps.h"
 #include "core/model/detail/utf8.h"
 
 namespace rankscope::detail {
 namespace {
-
-constexpr int k_max_nesting = 8;
 
 using Tokens = std::vector<std::string>;
 
@@ -70,32 +69,23 @@ Result<Decoder> Decoder::parse(const Json& json)
 {
     Decoder result;
     result.absent_ = json.is_null();
-    if (auto added = result.add(json, 0); !added)
+    const auto added =
+        for_each_step(json, "decoders", [&result](const Json& step) { return result.add(step); });
+    if (!added)
         return added.error().in("decoder");
     return result;
 }
 
-Status Decoder::add(const Json& json, int depth)
+Status Decoder::add(const Json& json)
 {
-    if (json.is_null())
-        return {};
     const std::string type = json["type"].string();
-    if (type == "Sequence" && json["decoders"].is_array() && depth < k_max_nesting) {
-        for (const Json& part : *json["decoders"].array_if()) {
-            if (auto added = add(part, depth + 1); !added)
-                return added;
-        }
-        return {};
-    }
-    if (type == "Replace" && json["content"].is_string()) {
-        auto needle = fixed_pattern(json["pattern"]);
-        if (!needle)
-            return needle.error().in("Replace");
-        if (auto taken = growth_.take(needle->size(), json["content"].string_if()->size()); !taken)
-            return taken;
-        steps_.push_back([needle = std::move(*needle), content = json["content"].string()](Tokens& tokens) {
+    if (is_replace(json)) {
+        auto step = replace_step(json, growth_);
+        if (!step)
+            return step.error();
+        steps_.push_back([step = std::move(*step)](Tokens& tokens) {
             for (std::string& token : tokens)
-                token = replaced(token, needle, content);
+                step(token);
         });
         return {};
     }

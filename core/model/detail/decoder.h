@@ -21,7 +21,7 @@ public:
     std::string apply(std::vector<std::string> tokens) const;
 
 private:
-    Status add(const Json& json, int depth);
+    Status add(const Json& json);
     Status add_strip(const Json& json);
 
     std::vector<std::function<void(std::vector<std::string>&)>> steps_;

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/model/detail/normalizer.h"
 
+#include "core/model/detail/steps.h"
 #include "core/model/detail/utf8.h"
 
 namespace rankscope::detail {
 namespace {
-
-constexpr int k_max_nesting = 8;
 
 constexpr double k_max_growth = 256.0;
 constexpr int k_max_steps = 64;
@@ -49,26 +48,38 @@ Result<std::string> fixed_pattern(const Json& pattern)
     return *text;
 }
 
+bool is_replace(const Json& step)
+{
+    return step["type"].string() == "Replace" && step["content"].is_string();
+}
+
+Result<std::function<void(std::string&)>> replace_step(const Json& step, Growth& growth)
+{
+    auto needle = fixed_pattern(step["pattern"]);
+    if (!needle)
+        return needle.error().in("Replace");
+    std::string content = step["content"].string();
+    if (auto taken = growth.take(needle->size(), content.size()); !taken)
+        return taken.error();
+    return std::function<void(std::string&)>(
+        [needle = std::move(*needle), content = std::move(content)](std::string& text) {
+            text = replaced(text, needle, content);
+        });
+}
+
 Result<Normalizer> Normalizer::parse(const Json& json)
 {
     Normalizer result;
-    if (auto added = result.add(json, 0); !added)
+    const auto added =
+        for_each_step(json, "normalizers", [&result](const Json& step) { return result.add(step); });
+    if (!added)
         return added.error().in("normalizer");
     return result;
 }
 
-Status Normalizer::add(const Json& json, int depth)
+Status Normalizer::add(const Json& json)
 {
-    if (json.is_null())
-        return {};
     const std::string type = json["type"].string();
-    if (type == "Sequence" && json["normalizers"].is_array() && depth < k_max_nesting) {
-        for (const Json& part : *json["normalizers"].array_if()) {
-            if (auto added = add(part, depth + 1); !added)
-                return added;
-        }
-        return {};
-    }
     if (type == "Prepend" && json["prepend"].is_string()) {
         if (json["prepend"].string_if()->size() > k_max_prepend)
             return bad_input("the text to put in front is too long", "Prepend");
@@ -80,14 +91,11 @@ Status Normalizer::add(const Json& json, int depth)
         });
         return {};
     }
-    if (type == "Replace" && json["content"].is_string()) {
-        auto needle = fixed_pattern(json["pattern"]);
-        if (!needle)
-            return needle.error().in("Replace");
-        if (auto taken = growth_.take(needle->size(), json["content"].string_if()->size()); !taken)
-            return taken;
-        steps_.push_back([needle = std::move(*needle), content = json["content"].string()](
-                             std::string& text) { text = replaced(text, needle, content); });
+    if (is_replace(json)) {
+        auto step = replace_step(json, growth_);
+        if (!step)
+            return step.error();
+        steps_.push_back(std::move(*step));
         return {};
     }
     if (type == "NFC") {

@@ -33,7 +33,7 @@ public:
     void apply(std::string& text) const;
 
 private:
-    Status add(const Json& json, int depth);
+    Status add(const Json& json);
 
     std::vector<std::function<void(std::string&)>> steps_;
     Growth growth_;
@@ -43,5 +43,9 @@ private:
 std::string replaced(std::string_view text, std::string_view needle, std::string_view content);
 /// The fixed text of {"String": …}. Errors: BadInput for patterns.
 Result<std::string> fixed_pattern(const Json& pattern);
+/// Whether the step is a Replace with all that it needs.
+bool is_replace(const Json& step);
+/// What such a step does to a text. Errors: BadInput for patterns, and where texts would grow too much.
+Result<std::function<void(std::string&)>> replace_step(const Json& step, Growth& growth);
 
 } // namespace rankscope::detail

@@ -3,6 +3,7 @@
 
 #include "core/model/detail/byte_level.h"
 #include "core/model/detail/regex.h"
+#include "core/model/detail/steps.h"
 #include "core/model/detail/utf8.h"
 
 #include <algorithm>
@@ -10,8 +11,6 @@
 
 namespace rankscope::detail {
 namespace {
-
-constexpr int k_max_nesting = 8;
 
 /// GPT-2's words: contractions, then runs of letters, numbers or signs with one space in front, then white
 /// space.
@@ -127,7 +126,9 @@ Status cut_pieces(Pieces& pieces, const Cut& cut)
 Result<PreTokenizer> PreTokenizer::parse(const Json& json)
 {
     PreTokenizer result;
-    if (auto added = result.add(json, 0); !added)
+    const auto added =
+        for_each_step(json, "pretokenizers", [&result](const Json& step) { return result.add(step); });
+    if (!added)
         return added.error().in("pre_tokenizer");
     return result;
 }
@@ -141,18 +142,9 @@ Status PreTokenizer::apply(Pieces& pieces) const
     return {};
 }
 
-Status PreTokenizer::add(const Json& json, int depth)
+Status PreTokenizer::add(const Json& json)
 {
-    if (json.is_null())
-        return {};
     const std::string type = json["type"].string();
-    if (type == "Sequence" && json["pretokenizers"].is_array() && depth < k_max_nesting) {
-        for (const Json& part : *json["pretokenizers"].array_if()) {
-            if (auto added = add(part, depth + 1); !added)
-                return added;
-        }
-        return {};
-    }
     if (auto taken = growth_.take(1, 1); !taken)
         return taken;
     if (type == "ByteLevel")

@@ -29,7 +29,7 @@ public:
 
 private:
     using Step = std::function<Status(Pieces&)>;
-    Status add(const Json& json, int depth);
+    Status add(const Json& json);
     Status add_byte_level(const Json& json);
     Status add_split(const Json& json);
     Status add_metaspace(const Json& json);

@@ -54,6 +54,7 @@ std::pair<Index, Index> shape_of(LinearRole role, const ModelConfig& config, Ind
     case LinearRole::GateUp:
         return {2 * width, config.hidden};
     case LinearRole::Down:
+    case LinearRole::Other:
         break;
     }
     return {config.hidden, width};

@@ -79,6 +79,7 @@ private slots:
     void initTestCase();
     void checkpoints_data();
     void checkpoints();
+    void unknown_architecture();
     void texts_data();
     void texts();
     void plans_data();
@@ -219,9 +220,6 @@ void TestBadInput::checkpoints_data()
             write_file(folder / "model.safetensors.index.json", index.dump());
         },
         {"model-00002-of-00002.safetensors"});
-    row("unknown architecture",
-        [](const fs::path& folder) { edit_config(folder, "model_type", "perceptron"); },
-        {"perceptron", "llama"});
     row("configuration and tensors disagree",
         [](const fs::path& folder) { edit_config(folder, "intermediate_size", 180); }, {"mlp"});
     row("configuration that is no JSON",
@@ -253,6 +251,25 @@ void TestBadInput::checkpoints()
     refused({"calibrate", path, "--text", sample_ + "/calibration.txt", "--samples", "2", "--length", "32",
              "--out", out_ + "/cal"},
             3, words);
+    refused({"evaluate", path, "--text", sample_ + "/evaluation.txt"}, 3, words);
+    refused({"logits", path, "--text", "Once", "--out", out_ + "/logits.safetensors"}, 3, words);
+}
+
+void TestBadInput::unknown_architecture()
+{
+    QTemporaryDir copy;
+    const fs::path checkpoint = fs::path(copy.path().toStdString()) / "model";
+    fs::copy(test::sample_folder(), checkpoint, fs::copy_options::recursive);
+    edit_config(checkpoint, "model_type", "perceptron");
+    const QString path = QString::fromStdString(checkpoint.string());
+    const CommandResult info = run_cli({"info", path});
+    QVERIFY2(info.status == 0 && info.output.contains("\"perceptron\" is not known")
+                 && info.output.contains("no text can flow through it"),
+             info.output + info.errors);
+    const CommandResult stats = run_cli({"stats", path});
+    QVERIFY2(stats.status == 0 && stats.output.contains("mlp.up_proj"), stats.output + stats.errors);
+    const QStringList words = {"perceptron", "llama"};
+    refused({"calibrate", path, "--text", sample_ + "/calibration.txt", "--out", out_ + "/cal"}, 3, words);
     refused({"evaluate", path, "--text", sample_ + "/evaluation.txt"}, 3, words);
     refused({"logits", path, "--text", "Once", "--out", out_ + "/logits.safetensors"}, 3, words);
 }

@@ -88,6 +88,10 @@ Result<std::vector<Scheme>> parse_config(const PackedSource& source)
         return quantization_error(source, "format",
                                   "the format \"" + format.substr(0, 80)
                                       + "\" is not read; known: pack-quantized");
+    for (const char* key : {"sparsity_config", "transform_config"}) {
+        if (!is_off(config[key]) && config[key]["format"].string() != "dense")
+            return quantization_error(source, key, "sparse and rotated weights are not read");
+    }
     const auto* groups = config["config_groups"].object_if();
     if (!groups || groups->empty() || groups->size() > k_max_schemes)
         return quantization_error(source, "config_groups", "it must be an object with at least one group");

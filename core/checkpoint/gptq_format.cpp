@@ -28,11 +28,8 @@ struct GptqConfig {
 Status refuse_extensions(const PackedSource& source)
 {
     const Json& config = quantization_of(source);
-    for (const char* key : {"dynamic", "is_marlin_format", "use_exllama_v2_format"}) {
-        const Json& value = config[key];
-        const bool absent = value.is_null() || (value.is_bool() && !value.boolean())
-                            || (value.is_object() && value.object_if()->empty());
-        if (!absent)
+    for (const char* key : {"dynamic", "is_marlin_format"}) {
+        if (!is_off(config[key]))
             return quantization_error(source, key, "layers that are stored in their own ways are not read");
     }
     if (const Json* words = config.find("pack_dtype"); words && words->string() != "int32")

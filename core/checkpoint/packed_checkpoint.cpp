@@ -147,6 +147,12 @@ namespace detail {
 
 const Json& quantization_of(const PackedSource& source) { return source.config["quantization_config"]; }
 
+bool is_off(const Json& option)
+{
+    return option.is_null() || (option.is_bool() && !option.boolean())
+           || (option.is_object() && option.object_if()->empty());
+}
+
 Error quantization_error(const PackedSource& source, std::string_view key, std::string message)
 {
     return bad_input(std::move(message),

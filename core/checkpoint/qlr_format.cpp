@@ -167,7 +167,8 @@ Result<PackedLinears> qlr_linears(const PackedSource& source)
     return qlr_linears(source.stored, *schema, file.string());
 }
 
-Result<PackedLinears> qlr_linears(const CheckpointReader& stored, const Json& schema, const std::string& where)
+Result<PackedLinears> qlr_linears(const CheckpointReader& stored, const Json& schema,
+                                  const std::string& where)
 {
     if (schema["format"].string() != k_qlr_format || schema["version"].integer(-1) != k_qlr_version)
         return bad_input("this is no rankscope-qlr export of version 1", where, "Export again");

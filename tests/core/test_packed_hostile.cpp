@@ -168,6 +168,9 @@ void TestPackedHostile::compressed_tensors_data()
     row("group size lies", scheme_says("group_size", 16), none_fits);
     row("another format", gptq_says("format", "int-quantized"), "format \"int-quantized\" is not read");
     row("format is missing", gptq_says("format", Json()), "is not read");
+    row("rotated", gptq_says("transform_config", *Json::parse(R"({"config_groups": {}})")), "are not read");
+    row("sparse", gptq_says("sparsity_config", *Json::parse(R"({"format": "sparse-24-bitmask"})")),
+        "are not read");
     row("no groups", gptq_says("config_groups", Json()), "at least one group");
     row("groups are a list", gptq_says("config_groups", Json::Array{}), "at least one group");
     row("groups without weights",

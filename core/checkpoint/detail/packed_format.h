@@ -51,6 +51,8 @@ Result<PackedLinears> qlr_linears(const CheckpointReader& stored, const Json& sc
 
 /// "quantization_config" of config.json.
 const Json& quantization_of(const PackedSource& source);
+/// Whether an option is absent, false or an empty object.
+bool is_off(const Json& option);
 /// An error about a key of that object.
 Error quantization_error(const PackedSource& source, std::string_view key, std::string message);
 

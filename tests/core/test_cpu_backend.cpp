@@ -151,8 +151,12 @@ private Q_SLOTS:
         Buffer square_double = backend_->allocate(3, 3, Precision::Float64);
         const std::vector<Index> outside{9};
         QVERIFY(is_failure([&] { backend_->gemm(1, a, Transpose::No, b, Transpose::No, 0, square); }));
+        // Float32 factors may have a float64 product; no other mixture makes sense.
+        const Buffer twice = backend_->convert(b, Precision::Float64);
+        QVERIFY(is_failure(
+            [&] { backend_->gemm(1, a, Transpose::No, twice, Transpose::Yes, 0, square_double); }));
         QVERIFY(
-            is_failure([&] { backend_->gemm(1, a, Transpose::No, b, Transpose::Yes, 0, square_double); }));
+            is_failure([&] { backend_->gemm(1, twice, Transpose::No, twice, Transpose::Yes, 0, square); }));
         QVERIFY(is_failure([&] { backend_->gram(1, a, Transpose::Yes, 0, square); }));
         QVERIFY(is_failure([&] { backend_->rows_of(a, 2, 2); }));
         QVERIFY(is_failure([&] { backend_->gather_columns(a, outside); }));

@@ -14,7 +14,7 @@ struct ExportCommandOptions {
     std::filesystem::path out;
     std::string format = "hf";
     bool check = false;
-    ExportOptions write;
+    bool force = false;
 };
 
 std::string format_help()
@@ -53,7 +53,8 @@ Result<Output> export_command(const ExportCommandOptions& options, Session& sess
     if (auto accepted = (*exporter)->accepts(**run, **model); !accepted)
         return accepted.error();
     ProgressLine& monitor = session.monitor();
-    if (auto written = (*exporter)->write(**run, **model, options.out, options.write, monitor); !written)
+    const ExportOptions write{options.force, options.force};
+    if (auto written = (*exporter)->write(**run, **model, options.out, write, monitor); !written)
         return written.error();
     if (options.check) {
         if (auto same = (*exporter)->check(**run, **model, options.out, monitor); !same)
@@ -83,7 +84,7 @@ void add_export(Program& program)
     command->add_option("--format", options->format, format_help())->type_name("F")->required();
     command->add_option("--out", options->out, "Folder to be written")->type_name("DIR")->required();
     command->add_flag("--check", options->check, "Read back what was written and compare");
-    add_force(command, options->write.replace);
+    add_force(command, options->force);
 }
 
 } // namespace rankscope::cli

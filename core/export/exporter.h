@@ -20,7 +20,8 @@ struct ExporterInfo {
 };
 
 struct ExportOptions {
-    bool replace = false;
+    bool replace = false;    ///< an earlier export in that place gives way
+    bool requantize = false; ///< although the checkpoint's own weights were rounded before
 };
 
 /// One output format. States what it can hold, estimates its size, writes aside and renames when whole.

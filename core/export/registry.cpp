@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
+#include "core/export/compressed_tensors.h"
 #include "core/export/exporter.h"
+#include "core/export/gptq.h"
 #include "core/export/hf.h"
 #include "core/export/hf_qlr.h"
 #include "core/export/peft.h"
@@ -11,7 +13,8 @@ namespace rankscope {
 
 std::span<const Exporter* const> exporters()
 {
-    static const std::array all = {&hf_exporter(), &hf_qlr_exporter(), &peft_exporter()};
+    static const std::array all = {&hf_exporter(), &hf_qlr_exporter(), &peft_exporter(),
+                                   &compressed_tensors_exporter(), &gptq_exporter()};
     return all;
 }
 

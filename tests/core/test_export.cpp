@@ -265,12 +265,17 @@ void TestExport::check_finds_a_flipped_bit_data()
     row("copied tensor", "hf", dense, "model.norm.weight");
     row("codes", "hf-qlr", packed, "model.layers.2.self_attn.v_proj.qlr_codes");
     row("scales", "hf-qlr", packed, "model.layers.2.self_attn.v_proj.qlr_scales");
-    row("zero points", "hf-qlr", packed, "model.layers.2.self_attn.v_proj.qlr_zeros");
+    row("zero points of hf-qlr", "hf-qlr", packed, "model.layers.2.self_attn.v_proj.qlr_zeros");
     row("left", "hf-qlr", packed, "model.layers.2.self_attn.v_proj.qlr_left");
     row("right", "hf-qlr", packed, "model.layers.2.self_attn.v_proj.qlr_right");
     row("copied beside packed", "hf-qlr", packed, "model.embed_tokens.weight");
     row("base", "peft", dense, "model.layers.2.self_attn.v_proj.weight");
     row("adapter's right", "peft", adapter, "base_model.model.model.layers.2.self_attn.v_proj.lora_A.weight");
+    row("packed codes", "compressed-tensors", dense, "model.layers.2.self_attn.v_proj.weight_packed");
+    row("packed scales", "compressed-tensors", dense, "model.layers.2.self_attn.v_proj.weight_scale");
+    row("words down the inputs", "gptq", dense, "model.layers.2.self_attn.v_proj.qweight");
+    row("zero points", "gptq", dense, "model.layers.2.self_attn.v_proj.qzeros");
+    row("group numbers", "gptq", dense, "model.layers.2.self_attn.v_proj.g_idx");
     row("adapter's left", "peft", adapter, "base_model.model.model.layers.2.self_attn.v_proj.lora_B.weight");
 }
 

@@ -2,6 +2,7 @@
 #include "core/export/detail/bit_packing.h"
 
 #include <cassert>
+#include <cstring>
 
 namespace rankscope {
 
@@ -48,6 +49,19 @@ std::vector<std::uint16_t> unpack_rows(std::span<const std::byte> bytes, Index r
         }
     }
     return values;
+}
+
+std::vector<std::byte> transposed_words(std::span<const std::byte> words, Index rows, Index cols)
+{
+    constexpr std::size_t k_word = 4;
+    assert(words.size() == static_cast<std::size_t>(rows * cols) * k_word);
+    std::vector<std::byte> result(words.size());
+    for (Index row = 0; row < rows; ++row) {
+        for (Index col = 0; col < cols; ++col)
+            std::memcpy(result.data() + static_cast<std::size_t>(col * rows + row) * k_word,
+                        words.data() + static_cast<std::size_t>(row * cols + col) * k_word, k_word);
+    }
+    return result;
 }
 
 } // namespace rankscope

@@ -17,4 +17,8 @@ std::vector<std::byte> pack_rows(std::span<const std::uint16_t> values, Index ro
 /// The way back; `bytes` has rows · packed_words(cols, bits) words.
 std::vector<std::uint16_t> unpack_rows(std::span<const std::byte> bytes, Index rows, Index cols, int bits);
 
+/// rows × cols 32-bit words with rows and columns exchanged: turns streams along rows into streams down
+/// columns.
+std::vector<std::byte> transposed_words(std::span<const std::byte> words, Index rows, Index cols);
+
 } // namespace rankscope

@@ -87,6 +87,12 @@ Status check_exportable(const Run& run, const Model& model)
                          "carry over",
                          model.path().string(),
                          "Export as gguf, or compress the model's Hugging Face folder");
+    for (const TensorInfo& info : model.checkpoint().tensors()) {
+        if (!info.packed.empty())
+            return bad_input("the checkpoint is packed (" + info.packed
+                                 + "), and its config.json says so: it cannot be carried over",
+                             info.name, "Export as gguf, or compress the original checkpoint");
+    }
     for (const LinearLayer* layer : replaced_layers(run, model)) {
         const TensorInfo* info = model.checkpoint().find(layer->weight());
         if (info->is_quantized() || !is_encodable(info->dtype))

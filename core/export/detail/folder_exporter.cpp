@@ -9,15 +9,23 @@ namespace rankscope {
 
 namespace fs = std::filesystem;
 
-void report_each(std::vector<TensorSource>& sources, ExportProgress& progress)
+namespace {
+
+/// Weights that were rounded before and are rounded again add both errors, which no figure of the run shows.
+Status require_exact_source(const ExportJob& job)
 {
-    for (TensorSource& source : sources) {
-        source.fill = [&progress, name = source.name, fill = std::move(source.fill)] {
-            progress.step(name);
-            return fill();
-        };
+    for (const LinearLayer* layer : export_common::replaced_layers(job.run, job.model)) {
+        const TensorInfo* info = job.model.checkpoint().find(layer->weight());
+        if (info->is_quantized())
+            return usage_error("the checkpoint's own weight is quantized (" + std::string(info->type_name())
+                                   + "), so that the export would be rounded twice",
+                               layer->name,
+                               "Compress the original checkpoint, or export with --force nevertheless");
     }
+    return {};
 }
+
+} // namespace
 
 Status compare_tensors(const CheckpointReader& reader, const std::vector<TensorSource>& expected,
                        Monitor& monitor)
@@ -56,6 +64,8 @@ Status FolderExporter::write_folder(const ExportJob& job, const ExportOptions& o
 {
     if (auto fits = accepts(job.run, job.model); !fits)
         return fits;
+    if (auto exact = options.requantize || !holds_weights() ? Status{} : require_exact_source(job); !exact)
+        return exact;
     auto bytes = estimate_bytes(job.run, job.model);
     if (!bytes)
         return bytes.error();

@@ -38,7 +38,16 @@ private:
 };
 
 /// Lets each source report when its turn comes; `progress` must outlive them.
-void report_each(std::vector<TensorSource>& sources, ExportProgress& progress);
+template <class Source>
+void report_each(std::vector<Source>& sources, ExportProgress& progress)
+{
+    for (Source& source : sources) {
+        source.fill = [&progress, name = source.name, fill = std::move(source.fill)] {
+            progress.step(name);
+            return fill();
+        };
+    }
+}
 
 /// Each tensor of `expected` stands in `reader` with the bytes that its source makes.
 Status compare_tensors(const CheckpointReader& reader, const std::vector<TensorSource>& expected,
@@ -58,6 +67,8 @@ protected:
     virtual std::string_view report_file() const { return "rankscope.json"; }
     /// Its "format".
     virtual std::string format_name() const { return "rankscope-" + info().id; }
+    /// False: the export holds no weights, so that it does not matter what the checkpoint's were.
+    virtual bool holds_weights() const { return true; }
     /// Writes everything but the report, which holds describe_run and takes what the format has to add.
     virtual Status write_content(const ExportJob& job, Json& report) const = 0;
     /// Compares everything with the run and the checkpoint; `report` is the one that was found.

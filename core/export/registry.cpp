@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/export/compressed_tensors.h"
 #include "core/export/exporter.h"
+#include "core/export/gguf.h"
+#include "core/export/gguf_lora.h"
 #include "core/export/gptq.h"
 #include "core/export/hf.h"
 #include "core/export/hf_qlr.h"
@@ -13,8 +15,9 @@ namespace rankscope {
 
 std::span<const Exporter* const> exporters()
 {
-    static const std::array all = {&hf_exporter(), &hf_qlr_exporter(), &peft_exporter(),
-                                   &compressed_tensors_exporter(), &gptq_exporter()};
+    static const std::array all = {
+        &hf_exporter(),   &hf_qlr_exporter(), &peft_exporter(),     &compressed_tensors_exporter(),
+        &gptq_exporter(), &gguf_exporter(),   &gguf_lora_exporter()};
     return all;
 }
 

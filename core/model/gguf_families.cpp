@@ -341,4 +341,13 @@ Result<const GgufFamily*> gguf_family_of(const CheckpointReader& gguf)
                      "Open a model of one of these families");
 }
 
+const GgufFamily* gguf_family_for(std::string_view transformers_id)
+{
+    const auto& all = all_families();
+    const auto found = std::find_if(all.begin(), all.end(), [&](const GgufFamily& family) {
+        return family.transformers_id == transformers_id;
+    });
+    return found == all.end() ? nullptr : &*found;
+}
+
 } // namespace rankscope::detail

@@ -80,34 +80,6 @@ std::optional<std::pair<std::string, const GgufName*>> translated(const GgufFami
     return std::nullopt;
 }
 
-/// For each row of ours its row in the file.
-using RowOrder = std::vector<Index>;
-
-/// llama.cpp turns neighboring rows (2i, 2i + 1) of a head, Hugging Face (i, i + d/2).
-RowOrder paired_order(Index rows, Index heads)
-{
-    RowOrder order;
-    const Index width = rows / heads;
-    for (Index head = 0; head < heads; ++head) {
-        for (Index i = 0; i < width; ++i)
-            order.push_back(head * width + 2 * (i % (width / 2)) + i / (width / 2));
-    }
-    return order;
-}
-
-RowOrder parts_order(Index rows, Index heads)
-{
-    RowOrder order;
-    const Index width = rows / heads / 3;
-    for (Index head = 0; head < heads; ++head) {
-        for (Index part = 0; part < 3; ++part) {
-            for (Index i = 0; i < width; ++i)
-                order.push_back((part * heads + head) * width + i);
-        }
-    }
-    return order;
-}
-
 /// A bias is one row of columns.
 Matrix reordered(const Matrix& matrix, const RowOrder& order)
 {
@@ -172,7 +144,7 @@ public:
             return matrix;
         }
         const RowOrder order =
-            row_order(origin.stored, matrix->rows() == 1 ? matrix->cols() : matrix->rows());
+            row_order(origin.stored, matrix->rows() == 1 ? matrix->cols() : matrix->rows(), heads_, kv_heads_);
         return order.empty() ? matrix : Result<Matrix>(reordered(*matrix, order));
     }
 
@@ -237,18 +209,6 @@ private:
     {
         const auto found = origins_.find(name);
         return found == origins_.end() ? Origin{std::string(name), Stored::AsIs, -1} : found->second;
-    }
-
-    /// Empty: as it is (also where the rows do not divide, which the check of shapes reports).
-    RowOrder row_order(Stored stored, Index rows) const
-    {
-        const Index heads = stored == Stored::PairedKeyRows ? kv_heads_ : heads_;
-        const bool paired = stored == Stored::PairedQueryRows || stored == Stored::PairedKeyRows;
-        if (heads < 1 || rows % heads != 0)
-            return {};
-        if (paired && rows / heads % 2 == 0)
-            return paired_order(rows, heads);
-        return stored == Stored::PartsApart && rows / heads % 3 == 0 ? parts_order(rows, heads) : RowOrder{};
     }
 
     std::unique_ptr<CheckpointReader> gguf_;

@@ -484,6 +484,8 @@ void TestCli::export_formats_data()
     QTest::newRow("hf") << "hf";
     QTest::newRow("hf-qlr") << "hf-qlr";
     QTest::newRow("peft") << "peft";
+    QTest::newRow("gguf") << "gguf";
+    QTest::newRow("gguf-lora") << "gguf-lora";
 }
 
 void TestCli::export_formats()
@@ -492,7 +494,7 @@ void TestCli::export_formats()
     const QString out = place("exported " + format);
     const QJsonObject json = document({"export", place("run"), "--format", format, "--out", out, "--check"});
     QCOMPARE(json["checked"].toBool(), true);
-    QVERIFY(fs::exists(out.toStdString() + "/config.json"));
+    QVERIFY(fs::exists(out.toStdString() + (format.startsWith("gguf") ? "/rankscope.json" : "/config.json")));
     QCOMPARE(run_cli({"export", place("run"), "--format", format, "--out", out}).status, 3);
     QCOMPARE(run_cli({"export", place("run"), "--format", format, "--out", out, "--force"}).status, 0);
     if (format == "hf") { // a checkpoint like any other, with the run's perplexity

@@ -159,13 +159,13 @@ void TestExportSafety::failing_write_leaves_nothing()
     const Exporter& exporter = **require_exporter(format.toStdString());
     Status written;
     {
-        const FileSizeLimit limit(100000);
+        const FileSizeLimit limit(10000);
         written = write(exporter, file("out"));
     }
     QVERIFY(!written);
     QVERIFY2(written.error().kind == ErrorKind::Io || written.error().kind == ErrorKind::NoSpace,
              qPrintable(text_of(written)));
-    QVERIFY2(text_of(written).contains("safetensors"), qPrintable(text_of(written)));
+    QVERIFY2(text_of(written).contains("out.part"), qPrintable(text_of(written))); // the file at fault
     QVERIFY(fs::is_empty(folder_->path().toStdString()));
 }
 
@@ -179,7 +179,7 @@ void TestExportSafety::full_drive_is_said_before_the_first_byte()
     const Status written = write(exporter, drive.folder() / "out");
     QVERIFY(!written);
     QCOMPARE(written.error().kind, ErrorKind::NoSpace);
-    QVERIFY2(text_of(written).contains("MB"), qPrintable(text_of(written)));
+    QVERIFY2(text_of(written).contains("65.5 kB is free"), qPrintable(text_of(written)));
     QVERIFY(fs::is_empty(drive.folder()));
 }
 

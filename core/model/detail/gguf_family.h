@@ -4,6 +4,7 @@
 #include "core/base/json.h"
 #include "core/base/result.h"
 #include "core/checkpoint/checkpoint_reader.h"
+#include "core/tensor/matrix.h"
 
 #include <string>
 #include <string_view>
@@ -77,6 +78,14 @@ struct GgufFamily {
 
 /// The family of this file. Errors: BadInput that lists the known ones.
 Result<const GgufFamily*> gguf_family_of(const CheckpointReader& gguf);
+
+/// The family that files of this model_type belong to; null where llama.cpp does not know it.
+const GgufFamily* gguf_family_for(std::string_view transformers_id);
+
+/// For each row of ours its row in the file.
+using RowOrder = std::vector<Index>;
+/// Empty: as it is (also where the rows do not divide, which the check of shapes reports).
+RowOrder row_order(Stored stored, Index rows, Index heads, Index kv_heads);
 
 /// A float32 value written as the decimal number that was meant: 1e-5, not 9.99999974737875e-06.
 double shortest(double value);

@@ -4,6 +4,7 @@
 #include "app/cli/session.h"
 #include "app/cli/table.h"
 #include "core/base/atomic_file.h"
+#include "core/evaluate/evaluation_record.h"
 #include "core/evaluate/multiple_choice.h"
 
 #include <fmt/format.h>
@@ -243,6 +244,10 @@ Result<Output> measure(const EvaluateOptions& options, Session& session)
             return scored.error();
         output.document.set("tasks", std::move(scored->document));
         output.text += scored->text;
+    }
+    if (subject->run && output.document["perplexity"].is_number()) { // reports show it
+        if (auto kept = record_evaluation(options.path, output.document); !kept)
+            session.monitor().warn("The result is not kept beside the run: " + kept.error().sentence());
     }
     output.document.set("path", options.path.string());
     output.document.set("kind", subject->run ? "run" : "checkpoint");

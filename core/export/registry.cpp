@@ -7,6 +7,7 @@
 #include "core/export/hf.h"
 #include "core/export/hf_qlr.h"
 #include "core/export/peft.h"
+#include "core/export/report.h"
 
 #include <algorithm>
 #include <array>
@@ -16,8 +17,8 @@ namespace rankscope {
 std::span<const Exporter* const> exporters()
 {
     static const std::array all = {
-        &hf_exporter(),   &hf_qlr_exporter(), &peft_exporter(),     &compressed_tensors_exporter(),
-        &gptq_exporter(), &gguf_exporter(),   &gguf_lora_exporter()};
+        &hf_exporter(),   &hf_qlr_exporter(), &peft_exporter(),      &compressed_tensors_exporter(),
+        &gptq_exporter(), &gguf_exporter(),   &gguf_lora_exporter(), &report_exporter()};
     return all;
 }
 

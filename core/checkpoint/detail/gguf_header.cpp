@@ -298,7 +298,8 @@ Status place_tensors(std::vector<TensorInfo>& tensors, std::uint64_t data_start,
                                  + std::to_string(tensor.offset) + " of the data, the file has "
                                  + std::to_string(data_bytes),
                              "tensor " + tensor.name, "The file is incomplete: download it again");
-        tensor.offset += data_start;
+        // The data of empty tensors may begin behind the end of a file that has nothing but them.
+        tensor.offset = std::min(tensor.offset + data_start, file_bytes);
     }
     std::vector<const TensorInfo*> by_offset;
     for (const TensorInfo& tensor : tensors) {

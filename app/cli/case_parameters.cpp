@@ -25,6 +25,7 @@ const Json::Object& fixed_parameters()
         {"p", 2.4},
         {"factor_scale", {}},
         {"lplr_iterations", {}},
+        {"alpha", {}}, // of ASVD
         {"order", Json(Json::Array{"Q", "LR"})},
     };
     return fixed;
@@ -64,14 +65,17 @@ Result<Given> case_parameters(const MethodInfo& method, const Json& parameters)
     for (const auto& [name, value] : Given{{"clip_search", std::string("none")},
                                            {"act_order", false},
                                            {"tune_passes", std::int64_t{0}},
-                                           {"early_stop", false}}) {
+                                           {"early_stop", false},
+                                           {"keep_best", false}}) {
         if (method.find(name))
             given[name] = value;
     }
     const Json::Object* members = parameters.object_if();
     if (!members)
         return usage_error("there is no object \"parameters\"");
-    for (const auto& [name, json] : *members) {
+    for (const auto& [given_name, json] : *members) {
+        // Cases of NormalFloat call the group a block.
+        const std::string name = given_name == "block" && method.find("group") ? "group" : given_name;
         if (const ParameterInfo* parameter = method.find(name)) {
             auto value = value_of(spelled(*parameter, json));
             if (!value)

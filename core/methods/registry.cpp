@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
+#include "core/methods/asvd.h"
 #include "core/methods/caldera.h"
+#include "core/methods/flexround.h"
 #include "core/methods/gptq.h"
+#include "core/methods/loftq.h"
 #include "core/methods/lqer.h"
+#include "core/methods/lrq.h"
 #include "core/methods/odlri.h"
 #include "core/methods/qera_approx.h"
 #include "core/methods/qera_exact.h"
 #include "core/methods/rtn.h"
+#include "core/methods/svd_llm.h"
 #include "core/methods/svd_residual.h"
 
 #include <algorithm>
@@ -16,8 +21,9 @@ namespace rankscope {
 std::span<const Method* const> methods()
 {
     static const std::array all{
-        &rtn_method(),         &gptq_method(),       &svd_residual_method(), &lqer_method(),
-        &qera_approx_method(), &qera_exact_method(), &caldera_method(),      &odlri_method(),
+        &rtn_method(),   &gptq_method(),        &flexround_method(),  &lrq_method(),   &svd_residual_method(),
+        &lqer_method(),  &qera_approx_method(), &qera_exact_method(), &loftq_method(), &caldera_method(),
+        &odlri_method(), &asvd_method(),        &svd_llm_method(),
     };
     return all;
 }

@@ -21,21 +21,28 @@ Result<RoundedLayer> rounded_by_choice(const LayerProblem& problem, const Parame
     return round_against_moments(problem, grid, options, backend, monitor);
 }
 
-LowRankBuffers best_correction(const Buffer& error, const CorrectionMetric& metric, Index rank,
-                               Backend& backend)
+} // namespace
+
+LowRankBuffers best_low_rank(const Buffer& target, const CorrectionMetric& metric, Index rank,
+                             Backend& backend)
 {
     if (metric.scale.size() == 0)
-        return weighted_low_rank(error, metric.hessian ? backend.upload(*metric.hessian) : Buffer{}, rank,
+        return weighted_low_rank(target, metric.hessian ? backend.upload(*metric.hessian) : Buffer{}, rank,
                                  backend);
     // The left space of E·S is all that is taken from the scaled error, so that S need not be inverted.
-    Buffer scaled = backend.copy(error);
+    Buffer scaled = backend.copy(target);
     backend.scale_columns(scaled, metric.scale);
     LowRankBuffers result = weighted_low_rank(scaled, {}, rank, backend);
-    result.right = backend.multiply(result.left, Transpose::Yes, error, Transpose::No);
+    result.right = backend.multiply(result.left, Transpose::Yes, target, Transpose::No);
     return result;
 }
 
-} // namespace
+LowRank balanced(const LowRankBuffers& factors, Backend& backend)
+{
+    LowRank result{backend.download(factors.left), backend.download(factors.right)};
+    balance(result.left, result.right);
+    return result;
+}
 
 std::vector<ParameterInfo> correction_parameters()
 {
@@ -61,14 +68,26 @@ Result<Decomposition> correct_rounding(const LayerProblem& problem, const Parame
     monitor.report(1, 2, "LR");
     monitor.throw_if_cancelled();
     const Index rank = parameters.integer("rank");
-    if (rank > 0) {
-        const Buffer error = backend.difference(problem.weight, layer->rounded.values);
-        const LowRankBuffers factors = best_correction(error, metric, rank, backend);
-        result.low_rank.left = backend.download(factors.left);
-        result.low_rank.right = backend.download(factors.right);
-        balance(result.low_rank.left, result.low_rank.right);
-    }
+    if (rank > 0)
+        result.low_rank = balanced(
+            best_low_rank(backend.difference(problem.weight, layer->rounded.values), metric, rank, backend),
+            backend);
     monitor.report(2, 2, "LR");
+    return finite_or_error(std::move(result), problem);
+}
+
+Result<Decomposition> truncate_weight(const LayerProblem& problem, const Parameters& parameters,
+                                      const CorrectionMetric& metric, Backend& backend, Monitor& monitor)
+{
+    monitor.report(0, 1, "LR");
+    monitor.throw_if_cancelled();
+    Decomposition result;
+    result.low_rank.left = Matrix::Zero(problem.weight.rows(), 0);
+    result.low_rank.right = Matrix::Zero(0, problem.weight.cols());
+    if (const Index rank = parameters.integer("rank"); rank > 0)
+        result.low_rank = balanced(best_low_rank(problem.weight, metric, rank, backend), backend);
+    monitor.throw_if_cancelled();
+    monitor.report(1, 1, "LR");
     return finite_or_error(std::move(result), problem);
 }
 

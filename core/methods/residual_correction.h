@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #pragma once
 
+#include "core/linalg/weighted_low_rank.h"
 #include "core/methods/method.h"
 
 namespace rankscope {
@@ -11,6 +12,13 @@ struct CorrectionMetric {
     const MatrixD* hessian = nullptr; ///< S·Sᵀ = H; null and no scale: S = I
 };
 
+/// The rank-r L·R that is best for `target` in the metric: with U_r the leading left singular vectors of
+/// target·S, L = U_r and R = U_rᵀ·target. S need not be invertible.
+LowRankBuffers best_low_rank(const Buffer& target, const CorrectionMetric& metric, Index rank,
+                             Backend& backend);
+/// On the host, both factors of one norm.
+LowRank balanced(const LowRankBuffers& factors, Backend& backend);
+
 /// Parameters of all methods that round first and correct afterwards: the grid, `rounding`, `rank` and what
 /// the rounding takes.
 std::vector<ParameterInfo> correction_parameters();
@@ -20,5 +28,9 @@ std::vector<ParameterInfo> correction_parameters();
 /// − Q), balanced.
 Result<Decomposition> correct_rounding(const LayerProblem& problem, const Parameters& parameters,
                                        const CorrectionMetric& metric, Backend& backend, Monitor& monitor);
+
+/// W itself by its best L·R in the metric, without a Q: rank-only compression by `rank`.
+Result<Decomposition> truncate_weight(const LayerProblem& problem, const Parameters& parameters,
+                                      const CorrectionMetric& metric, Backend& backend, Monitor& monitor);
 
 } // namespace rankscope

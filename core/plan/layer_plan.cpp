@@ -545,6 +545,8 @@ double planned_bits_per_weight(const LayerPlan& row, const LinearLayer& layer)
     }
     const double low_rank =
         factor_storage_bits(layer.out, layer.in, integer_or(row.parameters, "rank", 0), factors) + signs;
+    if (!values.contains("bits")) // there is no Q
+        return low_rank / weights;
     if (lattice) {
         const Index codes = layer.out * e8p_codes_per_row(layer.in, grid.bits);
         return (16.0 * static_cast<double>(codes + 1) + low_rank) / weights;

@@ -91,26 +91,33 @@ void compare_errors(const GoldenCase& golden, const Decomposition& result, const
     verdict.scalar("relative_activation_error", quality.relative_activation_error);
 }
 
-/// W itself truncated, without a Q.
+Result<Decomposition> truncated(const GoldenCase& golden, const Moments& moments, Backend& backend)
+{
+    const Method& method = *find_method("asvd");
+    const auto parameters = Parameters::make(
+        method.info(), {{"rank", std::int64_t{integer_parameter(golden, "rank", 0)}}, {"alpha", 0.0}});
+    if (!parameters)
+        return parameters.error();
+    LayerProblem problem;
+    problem.weight = backend.upload(golden.single("W"));
+    problem.moments = &moments;
+    problem.name = golden.name();
+    return method.decompose(problem, *parameters, backend, silent_monitor());
+}
+
+/// W itself truncated, without a Q; plain SVD is ASVD that weighs no input.
 Status check_rank_only(const GoldenCase& golden, Backend& backend, Verdict& verdict)
 {
     const Moments moments = case_moments(golden);
-    const Buffer w = backend.upload(golden.single("W"));
-    const Index rank = integer_parameter(golden, "rank", 0);
-    Decomposition result;
-    LowRankBuffers factors;
-    if (weighs_by_hessian(golden)) {
-        factors = weighted_low_rank(w, backend.upload(moments.hessian), rank, backend);
-    } else {
-        Buffer scaled = backend.copy(w);
-        backend.scale_columns(scaled, channel_weights(golden, moments));
-        factors = weighted_low_rank(scaled, {}, rank, backend);
-        factors.right = backend.multiply(factors.left, Transpose::Yes, w, Transpose::No);
-    }
-    result.low_rank = {backend.download(factors.left), backend.download(factors.right)};
-    verdict.tensor("W_hat", result.reconstruct());
-    verdict.tensor("singular_values", as_row(weighted_values(golden, w, moments, backend)));
-    compare_errors(golden, result, moments, verdict);
+    Result<Decomposition> result = golden.method() == "svd"
+                                       ? truncated(golden, moments, backend)
+                                       : run_method(golden.method(), golden, &moments, backend);
+    if (!result)
+        return result.error();
+    verdict.tensor("W_hat", result->reconstruct());
+    verdict.tensor("singular_values",
+                   as_row(weighted_values(golden, backend.upload(golden.single("W")), moments, backend)));
+    compare_errors(golden, *result, moments, verdict);
     return {};
 }
 

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include "core/methods/method.h"
+
+namespace rankscope {
+
+const Method& svd_llm_method();
+
+} // namespace rankscope

@@ -35,4 +35,12 @@ Buffer Norm::apply(const Buffer& x, Backend& backend) const
                          : backend.layer_norm(x, gain_, bias_, epsilon_);
 }
 
+NormGradient Norm::backward(const Buffer& x, const Buffer& dy, Backend& backend) const
+{
+    if (!present())
+        return {dy, {}, {}};
+    return bias_.empty() ? backend.rms_norm_backward(x, gain_, epsilon_, dy)
+                         : backend.layer_norm_backward(x, gain_, epsilon_, dy);
+}
+
 } // namespace rankscope

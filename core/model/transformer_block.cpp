@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // One forward pass for all families: what differs between them is data (BlockTraits, BlockNames, the roles
 // that the family's table lists), never the family's name.
+#include "core/model/detail/fused_parts.h"
 #include "core/model/model.h"
 
 #include <algorithm>
@@ -40,33 +41,6 @@ Buffer apply(const LinearWeight& linear, const Buffer& x, Backend& backend)
     if (!linear.bias.empty())
         backend.add_bias(y, linear.bias);
     return y;
-}
-
-using Columns = std::vector<Index>;
-
-Columns range(Index first, Index count)
-{
-    Columns columns(static_cast<std::size_t>(count));
-    std::iota(columns.begin(), columns.end(), first);
-    return columns;
-}
-
-/// Where the parts of a fused product stand: those of q, k and v.
-std::array<Columns, 3> fused_columns(const ModelConfig& config, bool by_head)
-{
-    const Index queries = config.heads * config.head_dim;
-    const Index keys = config.kv_heads * config.head_dim;
-    if (!by_head)
-        return {range(0, queries), range(queries, keys), range(queries + keys, keys)};
-    std::array<Columns, 3> parts;
-    for (Index head = 0; head < config.heads; ++head) {
-        for (std::size_t part = 0; part < parts.size(); ++part) {
-            const Columns columns =
-                range((3 * head + static_cast<Index>(part)) * config.head_dim, config.head_dim);
-            parts[part].insert(parts[part].end(), columns.begin(), columns.end());
-        }
-    }
-    return parts;
 }
 
 /// The tokens that one expert gets, and with which weight each counts.
@@ -123,7 +97,7 @@ struct TransformerBlock::Parts {
     Buffer router;      ///< experts × hidden, or empty
     Buffer shared_gate; ///< 1 × hidden, or empty
     LoadedLinears linears;
-    std::array<Columns, 3> fused; ///< of q, k, v
+    std::array<FusedPart, 3> fused; ///< of q, k, v
     Rotation rotation;
 
     bool has(LinearRole role, int expert = -1) const { return linears.contains({role, expert}); }
@@ -272,8 +246,8 @@ private:
             observe(LinearRole::GateUp, number, x);
             const Buffer fused = project(LinearRole::GateUp, number, x);
             const Index width = parts_.config.intermediate;
-            Buffer gate = backend_.gather_columns(fused, range(0, width));
-            backend_.activate_multiply(gate, backend_.gather_columns(fused, range(width, width)), activation);
+            Buffer gate = backend_.gather_columns(fused, fused_range(0, width));
+            backend_.activate_multiply(gate, backend_.gather_columns(fused, fused_range(width, width)), activation);
             return gate;
         }
         if (parts_.has(LinearRole::Gate, number)) {
@@ -341,7 +315,7 @@ Result<TransformerBlock> TransformerBlock::load(const Model& model, const Weight
         return loaded.error();
     if (auto loaded = parts->load_linears(model, weights, block, backend); !loaded)
         return loaded.error();
-    parts->fused = fused_columns(model.config(), parts->traits.rows_by_head);
+    parts->fused = fused_attention_parts(model.config(), parts->traits.rows_by_head);
     auto rotation = model.architecture().rotation(model.config(), block);
     if (!rotation)
         return rotation.error();

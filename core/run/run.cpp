@@ -3,6 +3,7 @@
 
 #include "core/base/atomic_file.h"
 #include "core/base/byte_size.h"
+#include "core/run/detail/block_execution.h"
 #include "core/run/detail/layer_file.h"
 #include "core/run/detail/layer_scheduler.h"
 #include "core/run/detail/run_folder.h"
@@ -86,6 +87,7 @@ private:
     const RunEvents& events_;
 
     std::vector<Job> jobs_;
+    std::vector<Job> block_jobs_; // learned after the others, block by block
     std::mutex mutex_;
     std::unique_ptr<Backend> spare_; // the CPU, once a device has failed
     std::atomic<bool> device_lost_ = false;
@@ -98,7 +100,7 @@ private:
 
 Status Execution::refuse_impossible(const Job& job, std::uint64_t memory_budget_bytes) const
 {
-    if (job.method->info().needs.hessian && !calibration_)
+    if (job.method->info().needs.hessian && !calibration_ && !learns_from_blocks(*job.row))
         return usage_error(fmt::format("method {} needs a calibration", job.row->method), job.row->layer,
                            "Make one with rankscope-cli calibrate and give it with --calibration");
     if (memory_budget_bytes > 0 && job.memory_bytes > memory_budget_bytes)
@@ -141,9 +143,9 @@ Status Execution::prepare(std::uint64_t memory_budget_bytes)
         job.memory_bytes = estimated_job_bytes(row, *job.layer, with_hessian);
         if (auto possible = refuse_impossible(job, memory_budget_bytes); !possible)
             return possible.error();
-        jobs_.push_back(job);
+        (learns_from_blocks(row) ? block_jobs_ : jobs_).push_back(job);
     }
-    if (jobs_.empty())
+    if (jobs_.empty() && block_jobs_.empty())
         return usage_error("the plan includes no layer", {}, "Include at least one");
     warn_of_requantizing();
     return {};
@@ -153,6 +155,8 @@ std::uint64_t Execution::missing_bytes(const std::set<std::string, std::less<>>&
 {
     constexpr std::uint64_t k_index_bytes = 64 << 10;
     std::uint64_t bytes = k_index_bytes;
+    for (const Job& job : block_jobs_)
+        bytes += finished.contains(job.row->layer) ? 0 : layer_file_bytes(*job.row, *job.layer);
     for (const Job& job : jobs_)
         bytes += finished.contains(job.row->layer) ? 0 : layer_file_bytes(*job.row, *job.layer);
     return bytes;
@@ -355,6 +359,8 @@ Status Run::execute(std::shared_ptr<const Model> model, const Plan& plan,
         Execution execution(*model, complete, calibration.get(), folder, backend, monitor, events);
         if (auto ready = execution.prepare(options.memory_budget_bytes); !ready)
             return ready;
+        if (auto served = check_block_rows(*model, complete, options); !served)
+            return served;
         std::error_code problem;
         const fs::path checkpoint = fs::absolute(model->path(), problem).lexically_normal();
         const RunManifest manifest{checkpoint, complete.checkpoint_hash, complete.calibration_id};
@@ -363,10 +369,14 @@ Status Run::execute(std::shared_ptr<const Model> model, const Plan& plan,
             return target.error();
         if (auto enough = require_free_disk(folder, execution.missing_bytes(target->finished)); !enough)
             return enough;
-        return execution.run(*target, options.memory_budget_bytes);
+        if (auto done = execution.run(*target, options.memory_budget_bytes); !done)
+            return done;
+        return run_blocks(*model, complete, calibration.get(), folder, options, *target, backend, monitor, events);
     } catch (const Cancelled&) {
         return Error{ErrorKind::Cancelled, "stopped on request; finished layers are saved", folder.string(),
                      "Go on with --resume"};
+    } catch (const BackendFailure& failure) {
+        return failure.error();
     } catch (const std::bad_alloc&) {
         return Error{ErrorKind::NoSpace, "memory ran out", folder.string(), "Lower --memory or --threads"};
     }

@@ -41,6 +41,9 @@ struct RunOptions {
     bool resume = false;
     bool replace = false;                  ///< --force: an existing run folder is replaced
     std::uint64_t memory_budget_bytes = 0; ///< 0 = no limit; layer jobs are admitted while their estimates fit
+    std::filesystem::path text; ///< what rows with objective=block learn from
+    Index samples = 128;        ///< sequences of it, fewer if it is shorter
+    Index length = 0;           ///< tokens per sequence; 0 = min(2048, the model's context)
 };
 
 /// A folder: plan.json, run.json (checkpoint path and hash, calibration, versions), index.sqlite (one row per finished

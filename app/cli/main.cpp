@@ -94,6 +94,8 @@ void add_subcommands(Program& program)
     add_compare(program);
     add_export(program);
     add_decompose(program);
+    add_smooth(program);
+    add_sweep(program);
     add_devices(program);
     add_demo(program);
 }

@@ -66,6 +66,8 @@ void add_evaluate(Program& program);
 void add_compare(Program& program);
 void add_export(Program& program);
 void add_decompose(Program& program);
+void add_smooth(Program& program);
+void add_sweep(Program& program);
 void add_devices(Program& program);
 void add_demo(Program& program);
 

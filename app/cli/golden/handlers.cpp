@@ -27,7 +27,8 @@ const Handler* find_handler(std::string_view method)
     static const std::vector<Handler> table = [] {
         std::vector<Handler> all;
         for (const auto& part : {rounding_handlers(), codebook_handlers(), low_rank_handlers(),
-                                 joint_handlers(), transform_handlers(), statistics_handlers(), planning_handlers(), evaluation_handlers()})
+                                 joint_handlers(), learned_handlers(), transform_handlers(),
+                                 statistics_handlers(), planning_handlers(), evaluation_handlers()})
             all.insert(all.end(), part.begin(), part.end());
         return all;
     }();

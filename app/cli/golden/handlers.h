@@ -26,6 +26,7 @@ std::vector<Handler> rounding_handlers();
 std::vector<Handler> codebook_handlers();
 std::vector<Handler> low_rank_handlers();
 std::vector<Handler> joint_handlers();
+std::vector<Handler> learned_handlers();
 std::vector<Handler> transform_handlers();
 std::vector<Handler> statistics_handlers();
 std::vector<Handler> planning_handlers();

@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <ctime>
 #include <cstring>
 
 namespace rankscope::cli {
@@ -79,8 +80,7 @@ Result<Moments> moments_of_hessian(const CheckpointReader& reader)
     if (hessian->rows() != hessian->cols())
         return bad_input(
             fmt::format("tensor H is {} × {}, it must be square", hessian->rows(), hessian->cols()));
-    Moments moments;
-    moments.tokens = 1;
+    Moments moments; // of a number of tokens that nobody tells
     moments.hessian = std::move(*hessian);
     // H does not tell absolute values; the root mean square is the nearest figure that it holds.
     moments.mean_abs = moments.hessian.diagonal().cwiseMax(0.0).cwiseSqrt();
@@ -233,8 +233,14 @@ Status write_result(const DecomposeOptions& options, const Decomposition& decomp
     return write_safetensors(options.out, std::move(tensors), {}, options.force);
 }
 
+/// Of the decomposition alone, without reading and measuring.
+struct Cost {
+    double seconds = 0.0;
+    double cpu_seconds = 0.0; ///< of all threads
+};
+
 Json report_json(const Task& task, const Decomposition& decomposition, const DecompositionQuality& quality,
-                 double seconds, Session& session)
+                 const Cost& cost, Session& session)
 {
     Json outliers(Json::Array{});
     for (const Index channel : decomposition.outlier_channels)
@@ -242,7 +248,8 @@ Json report_json(const Task& task, const Decomposition& decomposition, const Dec
     Json json;
     json.set("method", task.method->info().id);
     json.set("parameters", task.parameters.to_json());
-    json.set("seconds", seconds);
+    json.set("seconds", cost.seconds);
+    json.set("cpu_seconds", cost.cpu_seconds);
     json.set("bits_per_weight", decomposition.bits_per_weight());
     json.set("relative_error", quality.relative_error);
     json.set("relative_activation_error", quality.relative_activation_error);
@@ -302,6 +309,7 @@ Result<Output> decompose(const DecomposeOptions& options, Session& session)
                         task->method->info().id),
             options.input.string(), "Add X (in × tokens) or H (in × in, X·Xᵀ / tokens)");
     const auto start = std::chrono::steady_clock::now();
+    const std::clock_t cpu_start = std::clock();
     LayerProblem problem;
     problem.weight = (*backend)->upload(input->weight);
     problem.moments = moments;
@@ -313,10 +321,12 @@ Result<Output> decompose(const DecomposeOptions& options, Session& session)
     auto decomposition = task->method->decompose(problem, task->parameters, **backend, session.monitor());
     if (!decomposition)
         return decomposition.error().in(options.input.string());
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    Cost cost;
+    cost.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    cost.cpu_seconds = static_cast<double>(std::clock() - cpu_start) / CLOCKS_PER_SEC;
     const DecompositionQuality quality = measure(input->weight, *decomposition, moments);
     Output output;
-    output.document = report_json(*task, *decomposition, quality, seconds, session);
+    output.document = report_json(*task, *decomposition, quality, cost, session);
     output.text = report_text(output.document, decomposition->trace);
     if (auto written = write_result(options, *decomposition); !written)
         return written.error();

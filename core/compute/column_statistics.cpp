@@ -7,7 +7,7 @@
 #include "core/compute/column_statistics.h"
 
 #include "core/base/thread_pool.h"
-#include "core/compute/detail/multiarch.h"
+#include "core/base/multiarch.h"
 #include "core/compute/detail/vector_math.h"
 
 #include <algorithm>

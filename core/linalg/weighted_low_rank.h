@@ -9,7 +9,10 @@ namespace rankscope {
 struct LowRankBuffers {
     Buffer left;
     Buffer right;
-    double tail = 0.0; ///< least value of the objective, Σ_{i>r} λ_i
+    double tail = 0.0; ///< value of the objective: the least one, Σ_{i>r} λ_i, unless the factors are rounded
+    // By-products, where whoever made the factors has them: they save products with H later.
+    Buffer weighted_right{};   ///< R·H; empty: not known
+    double squared_norm = 0.0; ///< ‖L·R·H^½‖²; with weighted_right only
 };
 
 /// argmin over rank-r L·R of ‖(A − L·R)·H^½‖_F: L = the top r eigenvectors of A·H·Aᵀ, R = Lᵀ·A (methods-joint

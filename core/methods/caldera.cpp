@@ -56,10 +56,7 @@ public:
     {
         if (auto checked = check_problem(problem, info(), parameters, backend); !checked)
             return checked.error();
-        auto given = joint_options(parameters);
-        if (!given)
-            return given.error().in(problem.name);
-        JointOptions options = *given;
+        JointOptions options = joint_options(parameters);
         options.low_rank_first = parameters.text("order") == "lr_q";
         const DampedLayer layer = damped_layer(problem, parameters.real("damp"), backend, monitor);
         return alternate(problem, layer, options, {}, backend, monitor);

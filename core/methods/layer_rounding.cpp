@@ -11,12 +11,19 @@ DampedLayer damped_layer(const LayerProblem& problem, double damp, Backend& back
 {
     monitor.throw_if_cancelled();
     DampedLayer layer{problem.weight, problem.moments->hessian, {}};
+    const auto tokens = problem.moments->tokens; // 0: whoever made the moments did not say
+    if (tokens > 0 && tokens < static_cast<std::uint64_t>(layer.hessian.rows()))
+        monitor.warn(
+            fmt::format("Calibrated with {} tokens for {} input channels: the moments are singular, and "
+                        "what is fitted to them may not hold for other text.",
+                        tokens, layer.hessian.rows()));
     Matrix weight = backend.download(problem.weight);
     const Index dead = prepare_hessian(layer.hessian, weight, damp);
     if (dead > 0) {
-        monitor.warn(fmt::format("{}: {} of {} input channels were never active in the calibration; their "
-                                 "weights count as zero.",
-                                 problem.name, dead, layer.hessian.rows()));
+        monitor.warn(
+            fmt::format("{} of {} input channels were never active in the calibration; their weights "
+                        "count as zero.",
+                        dead, layer.hessian.rows()));
         layer.weight = backend.upload(weight);
     }
     return layer;
@@ -59,10 +66,15 @@ RoundedLayer LayerQuantizer::round(const Buffer& target, Backend& backend, Monit
         layer.lattice =
             std::make_shared<const E8Matrix>(lattice_->round(backend.download(target), layer.bits, monitor));
         layer.rounded.values = backend.upload(layer.lattice->values);
+        if (!lattice_->damped_further())
+            layer.loss = layer.lattice->loss;
         return layer;
     }
     layer.grid = fit_grid(target, options_.grid, backend, monitor);
     layer.rounded = scalar_->round(target, layer.grid, backend, monitor);
+    const VectorD& losses = layer.rounded.column_losses;
+    if (!scalar_->damped_further() && losses.size() == scalar_->diagonal().size())
+        layer.loss = losses.dot(scalar_->diagonal());
     return layer;
 }
 
@@ -70,6 +82,8 @@ RoundedLayer tuned(const Buffer& target, const RoundedLayer& layer, const Matrix
                    Backend& backend, Monitor& monitor)
 {
     RoundedLayer result = layer;
+    if (passes > 0)
+        result.loss = -1.0;
     if (layer.lattice) {
         result.lattice = std::make_shared<const E8Matrix>(
             tune_lattice(backend.download(target), *layer.lattice, layer.bits, hessian, passes, monitor));

@@ -38,6 +38,9 @@ struct RoundedLayer {
     int bits = 0;
     std::shared_ptr<const E8Matrix> lattice; ///< E8P only
     Incoherence transform;                   ///< of the basis that it lives in
+    /// tr(E·H·Eᵀ) of E = target − values in the H it was rounded against, as the sweep measured it by the
+    /// way; negative: not known.
+    double loss = -1.0;
 };
 
 /// Rounds one layer again and again with feedback against one H.

@@ -10,7 +10,7 @@
 namespace rankscope {
 namespace {
 
-constexpr Index k_tile_rows = 64; ///< fixed, so that the sums do not depend on the number of threads
+constexpr Index k_tile_rows = 256; ///< fixed, so that the sums do not depend on the number of threads
 
 /// tr(A·H·Aᵀ) in float64; ‖A‖²_F when H is null.
 double squared_norm(const Matrix& a, const MatrixD* hessian)
@@ -90,8 +90,9 @@ DecompositionQuality measure(const Matrix& weight, const Decomposition& decompos
     Matrix error = weight - q;
     if (low_rank.size() > 0)
         error -= low_rank;
-    quality.relative_error = norm_ratio(squared_norm(error, nullptr), squared_norm(weight, nullptr));
-    const double whole = squared_norm(weight, hessian);
+    const double plain = squared_norm(weight, nullptr);
+    quality.relative_error = norm_ratio(squared_norm(error, nullptr), plain);
+    const double whole = hessian ? squared_norm(weight, hessian) : plain;
     quality.relative_activation_error =
         hessian ? norm_ratio(squared_norm(error, hessian), whole) : quality.relative_error;
     quality.ratio_qx = norm_ratio(squared_norm(q, hessian), whole);

@@ -15,6 +15,10 @@
 // - `projection`: the same left space U, but R₀ = Uᵀ·W on all columns.
 // `whitened` is the default: it alone showed the published pattern in our measurements (§5.2, §7).
 //
+// Ablations: `start` also offers zero (CALDERA's), svd (the plain truncated SVD of W) and lr_first (the best
+// rank-r approximation in the metric of the whole H); `selection` chooses O by the diagonal, by the largest
+// |x| or at random; `iterations` 0 stops after the first Q.
+//
 // What differs from the paper and why:
 // - k defaults to max(1, min(16, r/4)): k = 16 at r = 256 is known, the rule for other ranks is
 //   not.
@@ -26,6 +30,7 @@
 //   first LR step.
 #include "core/methods/odlri.h"
 
+#include "core/base/random.h"
 #include "core/linalg/weighted_low_rank.h"
 #include "core/methods/common_parameters.h"
 #include "core/methods/joint_loop.h"
@@ -46,16 +51,33 @@ Index outlier_count(const Parameters& parameters, Index channels)
     return std::min(asked == 0 ? rule : asked, channels);
 }
 
-/// The k channels of largest diagonal, ties by index; rising.
-std::vector<Index> largest_diagonal(const MatrixD& hessian, Index k)
+/// The k channels of largest score, ties by index; rising.
+std::vector<Index> largest(const VectorD& scores, Index k)
 {
-    std::vector<Index> channels(static_cast<std::size_t>(hessian.rows()));
+    std::vector<Index> channels(static_cast<std::size_t>(scores.size()));
     std::iota(channels.begin(), channels.end(), Index{0});
     std::stable_sort(channels.begin(), channels.end(),
-                     [&](Index a, Index b) { return hessian(a, a) > hessian(b, b); });
+                     [&](Index a, Index b) { return scores(a) > scores(b); });
     channels.resize(static_cast<std::size_t>(k));
     std::sort(channels.begin(), channels.end());
     return channels;
+}
+
+/// What channels are chosen by: the second moment, the largest |x|, or chance. Channels that were never
+/// active come last in each.
+VectorD selection_scores(const LayerProblem& problem, const std::string& selection)
+{
+    const Moments& moments = *problem.moments;
+    const VectorD diagonal = moments.hessian.diagonal();
+    if (selection == "max_abs" && moments.max_abs.size() == diagonal.size())
+        return moments.max_abs;
+    if (selection != "random")
+        return diagonal;
+    const RandomStream random(problem.seed, problem.name + " outliers");
+    VectorD scores(diagonal.size());
+    for (Index i = 0; i < scores.size(); ++i)
+        scores(i) = diagonal(i) > 0.0 ? 1.0 + random.uniform(static_cast<std::uint64_t>(i)) : 0.0;
+    return scores;
 }
 
 MatrixD block_of(const MatrixD& hessian, const std::vector<Index>& channels)
@@ -74,10 +96,33 @@ struct OutlierProblem {
     Buffer weight;
     const MatrixD& hessian;
     const std::vector<Index>& outliers;
-    Index rank = 0;
+    const JointOptions& options;
+    RandomStream random;
+    Backend& backend;
+    const Monitor& monitor;
 };
 
-JointStart whitened_start(const OutlierProblem& problem, double rho, Backend& backend)
+/// The best rank-r approximation of W in the metric of `hessian`.
+JointStart best_start(const OutlierProblem& problem, const MatrixD& hessian)
+{
+    Backend& backend = problem.backend;
+    LowRankSolver solver(backend.upload(hessian), problem.weight.rows(), problem.options.rank,
+                         problem.options.solver, problem.random, backend);
+    const Buffer weight = backend.convert(problem.weight, solver.precision());
+    const double whole = backend.dot(backend.multiply(weight, solver.hessian()), weight);
+    const LowRankBuffers factors = solver.solve(weight, whole, problem.monitor);
+    return {factors.left, factors.right};
+}
+
+/// In the metric of the damped H: what LR first begins with.
+JointStart low_rank_first_start(const OutlierProblem& problem)
+{
+    MatrixD damped = problem.hessian;
+    damped.diagonal().array() += problem.options.damp * problem.hessian.diagonal().mean();
+    return best_start(problem, damped);
+}
+
+JointStart whitened_start(const OutlierProblem& problem, double rho)
 {
     const Index n = problem.hessian.rows();
     MatrixD selected = MatrixD::Zero(n, n);
@@ -85,15 +130,14 @@ JointStart whitened_start(const OutlierProblem& problem, double rho, Backend& ba
         for (const Index j : problem.outliers)
             selected(i, j) = problem.hessian(i, j);
     selected.diagonal().array() += rho * problem.hessian.diagonal().mean();
-    const LowRankBuffers factors =
-        weighted_low_rank(problem.weight, backend.upload(selected), problem.rank, backend);
-    return {factors.left, factors.right};
+    return best_start(problem, selected);
 }
 
-JointStart restricted_start(const OutlierProblem& problem, bool all_columns, Backend& backend)
+JointStart restricted_start(const OutlierProblem& problem, bool all_columns)
 {
+    Backend& backend = problem.backend;
     const Index k = static_cast<Index>(problem.outliers.size());
-    const Index rank = std::min(problem.rank, k);
+    const Index rank = std::min(problem.options.rank, k);
     MatrixD block = block_of(problem.hessian, problem.outliers);
     block.diagonal().array() += k_restricted_damping * block.diagonal().mean();
     const Buffer columns = backend.gather_columns(problem.weight, problem.outliers);
@@ -105,6 +149,19 @@ JointStart restricted_start(const OutlierProblem& problem, bool all_columns, Bac
     for (Index i = 0; i < k; ++i)
         right.col(problem.outliers[static_cast<std::size_t>(i)]) = narrow.col(i);
     return {left, backend.upload(right)};
+}
+
+JointStart start_of(const std::string& kind, const OutlierProblem& problem, double rho)
+{
+    if (kind == "zero" || problem.options.rank == 0)
+        return {};
+    if (kind == "svd")
+        return best_start(problem, MatrixD::Identity(problem.hessian.rows(), problem.hessian.cols()));
+    if (kind == "lr_first")
+        return low_rank_first_start(problem);
+    if (kind == "whitened")
+        return whitened_start(problem, rho);
+    return restricted_start(problem, kind == "projection");
 }
 
 class Odlri final : public Method {
@@ -136,9 +193,17 @@ const MethodInfo& Odlri::info() const
                                         "Channels with the largest activations that L·R carries at the "
                                         "start; 0: a quarter of the rank, "
                                         "1 to 16."},
-                          choice_parameter("start", "Start", {"whitened", "restricted", "projection"},
-                                           "What L·R holds beside the outlier channels: plain directions, "
-                                           "nothing, or their projection."),
+                          choice_parameter(
+                              "selection", "Selection", {"diag_h", "max_abs", "random"},
+                              "By what the outlier channels are chosen: their second moment, their "
+                              "largest magnitude, or chance (for comparison)."),
+                          choice_parameter(
+                              "start", "Start",
+                              {"whitened", "restricted", "projection", "zero", "svd", "lr_first"},
+                              "What L·R holds beside the outlier channels: plain directions, "
+                              "nothing, or their projection. For comparison: no start at all, the "
+                              "plain SVD of the weight, or its best approximation in the metric of "
+                              "all channels."),
                           ParameterInfo{"rho",
                                         "Whitening",
                                         ParameterType::Real,
@@ -159,25 +224,21 @@ Result<Decomposition> Odlri::decompose(const LayerProblem& problem, const Parame
 {
     if (auto checked = check_problem(problem, info(), parameters, backend); !checked)
         return checked.error();
-    const auto given = joint_options(parameters);
-    if (!given)
-        return given.error().in(problem.name);
-    const JointOptions& options = *given;
-    const std::vector<Index> outliers =
-        largest_diagonal(problem.moments->hessian, outlier_count(parameters, problem.weight.cols()));
+    const JointOptions options = joint_options(parameters);
+    const std::vector<Index> outliers = largest(selection_scores(problem, parameters.text("selection")),
+                                                outlier_count(parameters, problem.weight.cols()));
     DampedLayer layer = damped_layer(problem, 0.0, backend, monitor);
-    JointStart start;
-    if (options.rank > 0) {
-        const OutlierProblem outlier_problem{layer.weight, layer.hessian, outliers, options.rank};
-        const std::string& kind = parameters.text("start");
-        start = kind == "whitened" ? whitened_start(outlier_problem, parameters.real("rho"), backend)
-                                   : restricted_start(outlier_problem, kind == "projection", backend);
-    }
+    const JointStart start = start_of(parameters.text("start"),
+                                      {layer.weight, layer.hessian, outliers, options,
+                                       RandomStream(problem.seed, problem.name + " start"), backend, monitor},
+                                      parameters.real("rho"));
     layer.hessian.diagonal().array() += parameters.real("damp") * layer.hessian.diagonal().mean();
     auto result = alternate(problem, layer, options, start, backend, monitor);
     if (!result)
         return result;
-    result->outlier_channels = outliers;
+    const std::string& kind = parameters.text("start");
+    if (kind == "whitened" || kind == "restricted" || kind == "projection")
+        result->outlier_channels = outliers;
     if (problem.keep_iterates && !start.left.empty())
         result->start_low_rank = backend.download(backend.multiply(start.left, start.right));
     return result;

@@ -21,6 +21,21 @@ inline constexpr double k_e8p_residual = 3.45;
 
 E8Point e8p_decode(std::uint16_t code);
 
+/// Points that are looked up together: coordinate by coordinate, so that each fills a vector register.
+inline constexpr int k_e8_lanes = 16;
+struct E8Lanes {
+    float coordinate[8][k_e8_lanes];
+};
+/// The codewords nearest to sixteen points in Euclidean norm, exactly (see e8p_nearest).
+void e8p_nearest_lanes(const E8Lanes& points, E8Lanes& values, std::uint16_t (&codes)[k_e8_lanes]);
+
+/// The same with 2 or 4 bits; codes[1] is the second stage's with 4 bits.
+struct E8NearestLanes {
+    E8Lanes values;
+    std::uint16_t codes[2][k_e8_lanes];
+};
+void e8p_nearest_lanes(const E8Lanes& points, int bits, E8NearestLanes& nearest);
+
 struct E8Nearest {
     E8Point value;
     std::uint16_t code;
@@ -42,6 +57,7 @@ struct E8Matrix {
     Matrix values;
     std::vector<std::uint16_t> codes; ///< rows × groups (two a group with 4 bits), row-major
     VectorD scales;                   ///< 1 or rows
+    double loss = 0.0; ///< of LatticeFeedback::round: tr((W−Q)·H·(W−Q)ᵀ), which the sweep measures by the way
 };
 /// bits: 2 or 4. scale_divisor divides the RMS (1.03 for Q, 1 for factors). A zero matrix or row has scale 1.
 E8Matrix e8p_round(const Matrix& w, int bits, double scale_divisor, bool per_row);

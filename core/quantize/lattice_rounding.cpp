@@ -64,6 +64,7 @@ struct LatticeFeedback::Task {
     float scale;
     int bits;
     E8Matrix result;
+    std::vector<double> losses; ///< by tile, in units of the scale squared
 };
 
 Result<LatticeFeedback> LatticeFeedback::make(const MatrixD& hessian, bool block_order, Backend& backend,
@@ -77,11 +78,12 @@ Result<LatticeFeedback> LatticeFeedback::make(const MatrixD& hessian, bool block
             result.order_.push_back(col);
     }
     result.starts_.push_back(n);
-    auto lower = reversed_cholesky(hessian, result.order_, backend, monitor);
-    if (!lower)
-        return lower.error();
+    auto factored = reversed_cholesky(hessian, result.order_, backend, monitor);
+    if (!factored)
+        return factored.error();
+    result.damped_further_ = factored->damping > 0.0;
     MatrixD& upper = result.factor_;
-    upper = lower->reverse();
+    upper = factored->lower.reverse();
     const auto blocks = static_cast<Index>(result.starts_.size()) - 1;
     result.diagonal_.resize(static_cast<std::size_t>(blocks));
     parallel_for(0, blocks, [&](Index block) {
@@ -127,18 +129,38 @@ void LatticeFeedback::sweep(Task& task, Index first_row, Index count, Monitor& m
         if (start > panel)
             goal.noalias() +=
                 error.middleCols(panel, start - panel) * single_.block(panel, start, start - panel, width);
-        const Index column = order_[static_cast<std::size_t>(start)];
-        for (Index row = 0; row < count; ++row) {
-            E8Point x{};
-            for (Index i = 0; i < width; ++i)
-                x[static_cast<std::size_t>(i)] = goal(row, i);
-            const LatticePoint point = nearest(x, task.bits);
-            store_codes(point, task.bits, first_row + row, column / k_width, task.result);
-            for (Index i = 0; i < width; ++i) {
-                const float value = point.value[static_cast<std::size_t>(i)];
-                error(row, start + i) = weight(row, start + i) - value;
-                task.result.values(first_row + row, column + i) = task.scale * value;
+        const Matrix wanted = goal;
+        round_rows(task, goal, first_row, order_[static_cast<std::size_t>(start)] / k_width);
+        error.middleCols(start, width) = weight.middleCols(start, width) - goal;
+        const MatrixD missed = (wanted - goal).cast<double>();
+        task.losses[static_cast<std::size_t>(first_row / k_rows)] +=
+            (missed * diagonal_[block]).cwiseProduct(missed).sum();
+    }
+}
+
+/// Replaces the rows of one block's goals by their lattice points and stores those.
+void LatticeFeedback::round_rows(Task& task, Matrix& goal, Index first_row, Index block)
+{
+    const Index stages = task.bits == 4 ? 2 : 1;
+    const Index per_row = (task.weight.cols() + k_width - 1) / k_width * stages;
+    for (Index first = 0; first < goal.rows(); first += k_e8_lanes) {
+        const Index lanes = std::min<Index>(k_e8_lanes, goal.rows() - first);
+        E8Lanes points{};
+        for (Index lane = 0; lane < lanes; ++lane)
+            for (Index i = 0; i < goal.cols(); ++i)
+                points.coordinate[i][lane] = goal(first + lane, i);
+        E8NearestLanes nearest;
+        e8p_nearest_lanes(points, task.bits, nearest);
+        for (Index lane = 0; lane < lanes; ++lane) {
+            const Index row = first_row + first + lane;
+            for (Index i = 0; i < goal.cols(); ++i) {
+                const float value = nearest.values.coordinate[i][lane];
+                goal(first + lane, i) = value;
+                task.result.values(row, block * k_width + i) = task.scale * value;
             }
+            for (Index stage = 0; stage < stages; ++stage)
+                task.result.codes[static_cast<std::size_t>(row * per_row + block * stages + stage)] =
+                    nearest.codes[stage][lane];
         }
     }
 }
@@ -148,7 +170,8 @@ E8Matrix LatticeFeedback::round(const Matrix& w, int bits, Monitor& monitor) con
     monitor.throw_if_cancelled();
     const double rms =
         w.size() == 0 ? 0.0 : std::sqrt(w.cast<double>().squaredNorm() / static_cast<double>(w.size()));
-    Task task{w, static_cast<float>(rms / k_e8p_scale), bits, {}};
+    Task task{w, static_cast<float>(rms / k_e8p_scale), bits, {}, {}};
+    task.losses.resize(static_cast<std::size_t>((w.rows() + k_rows - 1) / k_rows), 0.0);
     task.result.values = Matrix::Zero(w.rows(), w.cols());
     const Index per_row = (w.cols() + k_width - 1) / k_width * (bits == 4 ? 2 : 1);
     task.result.codes.resize(static_cast<std::size_t>(w.rows() * per_row), 0);
@@ -158,6 +181,8 @@ E8Matrix LatticeFeedback::round(const Matrix& w, int bits, Monitor& monitor) con
     parallel_for(0, (w.rows() + k_rows - 1) / k_rows, [&](Index tile) {
         sweep(task, tile * k_rows, std::min(k_rows, w.rows() - tile * k_rows), monitor);
     });
+    const double sum = std::accumulate(task.losses.begin(), task.losses.end(), 0.0);
+    task.result.loss = sum * static_cast<double>(task.scale) * static_cast<double>(task.scale);
     return task.result;
 }
 

@@ -25,18 +25,21 @@ public:
 
     const MatrixD& factor() const { return factor_; }                  ///< U in the order of the sweep
     const std::vector<MatrixD>& diagonal() const { return diagonal_; } ///< D in the order of the sweep
+    bool damped_further() const { return damped_further_; } ///< U·D·Uᵀ is H with something added
 
 private:
     struct Task;
 
     LatticeFeedback() = default;
     void sweep(Task& task, Index first_row, Index count, Monitor& monitor) const;
+    static void round_rows(Task& task, Matrix& goal, Index first_row, Index block);
 
     std::vector<Index> order_;  // position in the sweep → column
     std::vector<Index> starts_; // position of each block's first column, and the number of columns
     MatrixD factor_;
     Matrix single_; // factor_ in float32
     std::vector<MatrixD> diagonal_;
+    bool damped_further_ = false;
 };
 
 /// Coordinate descent over the blocks with the scale kept (§2.3): a block takes the lattice point nearest to

@@ -18,8 +18,8 @@ namespace {
 constexpr Index k_block_work = Index{1} << 30;
 /// The same for a clip search, in roundings (each takes a power): elements times candidates.
 constexpr Index k_search_work = Index{1} << 23;
-constexpr Index k_tune_rows =
-    16; ///< rows per tile of the coordinate descent, fixed so that threads change no byte
+constexpr Index k_tune_rows = 32; ///< rows per tile of the coordinate descent, fixed: threads change no byte
+constexpr Index k_tune_stretch = 64; ///< columns between two questions whether to stop
 
 bool is_identity(const std::vector<Index>& order)
 {
@@ -27,6 +27,23 @@ bool is_identity(const std::vector<Index>& order)
         if (order[i] != static_cast<Index>(i))
             return false;
     return true;
+}
+
+/// H ← ½(H + Hᵀ), by blocks that stay in the cache.
+void symmetrize(MatrixD& h)
+{
+    constexpr Index edge = 64;
+    const Index n = h.rows();
+    parallel_for(0, (n + edge - 1) / edge, [&](Index tile) {
+        const Index i = tile * edge;
+        const Index rows = std::min(edge, n - i);
+        for (Index j = 0; j <= i; j += edge) {
+            const Index cols = std::min(edge, n - j);
+            const MatrixD mean = 0.5 * (h.block(i, j, rows, cols) + h.block(j, i, cols, rows).transpose());
+            h.block(i, j, rows, cols) = mean;
+            h.block(j, i, cols, rows) = mean.transpose();
+        }
+    });
 }
 
 std::vector<Index> falling_diagonal(const MatrixD& hessian)
@@ -52,7 +69,7 @@ MatrixD flipped(const MatrixD& hessian, const std::vector<Index>& order)
     return result;
 }
 
-Result<MatrixD> cholesky_with_retries(MatrixD hessian, Backend& backend, Monitor& monitor)
+Result<ReversedFactor> cholesky_with_retries(MatrixD hessian, Backend& backend, Monitor& monitor)
 {
     double mean_diagonal = hessian.diagonal().mean();
     if (!(mean_diagonal > 0.0))
@@ -68,7 +85,7 @@ Result<MatrixD> cholesky_with_retries(MatrixD hessian, Backend& backend, Monitor
                 damping));
         auto factor = backend.cholesky(backend.upload(hessian));
         if (factor)
-            return backend.download_double(*factor);
+            return ReversedFactor{backend.download_double(*factor), damping};
     }
     return bad_input("the input moments cannot be factorised even when damped by their whole mean diagonal",
                      "moments", "Calibrate again with more text.");
@@ -88,27 +105,26 @@ struct TuneTask {
     }
 };
 
-/// One row's sweep. `slope` holds (w − q)·H of the row and is kept up to date.
-void tune_row(TuneTask& task, Index row, const MatrixD& hessian, Eigen::Ref<Eigen::RowVectorXd> slope)
+/// One weight: its code becomes the conditional optimum. `slope` holds (w − q)·H of the row and is kept up to
+/// date.
+void tune_weight(TuneTask& task, Index row, Index k, const MatrixD& hessian,
+                 Eigen::Ref<Eigen::RowVectorXd> slope)
 {
-    const Index n = hessian.rows();
-    const Index width = task.grid.group_width(n);
-    for (Index k = 0; k < n; ++k) {
-        const double diagonal = hessian(k, k);
-        const float scale = task.scales(row, k / width);
-        if (!(diagonal > 0.0) || !(scale > 0.0F))
-            continue;
-        const auto level =
-            static_cast<double>(grid_level(task.grid, static_cast<int>(std::lrintf(task.codes(row, k)))));
-        const double target = level + slope(k) / (diagonal * static_cast<double>(scale));
-        const int code = nearest_code(task.grid, task.zeros(row, k / width), target);
-        const auto next = static_cast<double>(grid_level(task.grid, code));
-        // At an exact tie both codes cost the same: the old one stays, or two passes could alternate.
-        if (std::abs(next - target) >= std::abs(level - target))
-            continue;
-        slope -= (next - level) * static_cast<double>(scale) * hessian.row(k);
-        task.codes(row, k) = static_cast<float>(code);
-    }
+    const Index group = k / task.grid.group_width(hessian.rows());
+    const double diagonal = hessian(k, k);
+    const float scale = task.scales(row, group);
+    if (!(diagonal > 0.0) || !(scale > 0.0F))
+        return;
+    const auto level =
+        static_cast<double>(grid_level(task.grid, static_cast<int>(std::lrintf(task.codes(row, k)))));
+    const double target = level + slope(k) / (diagonal * static_cast<double>(scale));
+    const int code = nearest_code(task.grid, task.zeros(row, group), target);
+    const auto next = static_cast<double>(grid_level(task.grid, code));
+    // At an exact tie both codes cost the same: the old one stays, or two passes could alternate.
+    if (std::abs(next - target) >= std::abs(level - target))
+        return;
+    slope -= (next - level) * static_cast<double>(scale) * hessian.row(k);
+    task.codes(row, k) = static_cast<float>(code);
 }
 
 } // namespace
@@ -116,7 +132,7 @@ void tune_row(TuneTask& task, Index row, const MatrixD& hessian, Eigen::Ref<Eige
 Index prepare_hessian(MatrixD& hessian, Matrix& weight, double rho)
 {
     const Index n = hessian.rows();
-    hessian = (0.5 * (hessian + hessian.transpose())).eval();
+    symmetrize(hessian);
     Index dead = 0;
     for (Index j = 0; j < n; ++j) {
         if (hessian(j, j) != 0.0)
@@ -130,8 +146,8 @@ Index prepare_hessian(MatrixD& hessian, Matrix& weight, double rho)
     return dead;
 }
 
-Result<MatrixD> reversed_cholesky(const MatrixD& hessian, const std::vector<Index>& order, Backend& backend,
-                                  Monitor& monitor)
+Result<ReversedFactor> reversed_cholesky(const MatrixD& hessian, const std::vector<Index>& order,
+                                         Backend& backend, Monitor& monitor)
 {
     if (hessian.rows() != hessian.cols())
         return internal_error("the matrix of input moments is not square");
@@ -178,19 +194,18 @@ Result<FeedbackFactor> FeedbackFactor::make(const MatrixD& hessian, bool act_ord
         for (std::size_t i = 0; i < result.order_.size(); ++i)
             result.inverse_[static_cast<std::size_t>(result.order_[i])] = static_cast<Index>(i);
     }
-    auto lower = reversed_cholesky(hessian, result.order_, backend, monitor);
-    if (!lower)
-        return lower.error();
+    auto factored = reversed_cholesky(hessian, result.order_, backend, monitor);
+    if (!factored)
+        return factored.error();
+    result.damped_further_ = factored->damping > 0.0;
+    const MatrixD& lower = factored->lower;
     // Column k of the flipped factor divided by its diagonal is U; the diagonal squared is D.
     Matrix upper = Matrix::Zero(n, n);
-    result.diagonal_.resize(n);
-    for (Index k = 0; k < n; ++k)
-        result.diagonal_(k) = (*lower)(n - 1 - k, n - 1 - k) * (*lower)(n - 1 - k, n - 1 - k);
+    const VectorD corners = lower.diagonal().reverse();
+    result.diagonal_ = corners.cwiseAbs2();
     parallel_for(0, n, [&](Index row) {
-        for (Index col = row; col < n; ++col) {
-            const Index k = n - 1 - col;
-            upper(row, col) = static_cast<float>((*lower)(n - 1 - row, k) / (*lower)(k, k));
-        }
+        for (Index col = row; col < n; ++col)
+            upper(row, col) = static_cast<float>(lower(n - 1 - row, n - 1 - col) / corners(col));
     });
     result.factor_ = backend.upload(upper);
     return result;
@@ -253,10 +268,13 @@ RoundedBuffers tune_rounding(const Buffer& w, const RoundedBuffers& start, const
                                   - static_cast<double>(task.value(first + row, col, width));
         monitor.throw_if_cancelled();
         MatrixD slope = error * hessian;
+        // Rows do not know each other: by columns, so that all rows of a tile share each row of H.
         for (int pass = 0; pass < passes; ++pass) {
-            for (Index row = 0; row < count; ++row) {
-                monitor.throw_if_cancelled();
-                tune_row(task, first + row, hessian, slope.row(row));
+            for (Index k = 0; k < n; ++k) {
+                if (k % k_tune_stretch == 0)
+                    monitor.throw_if_cancelled();
+                for (Index row = 0; row < count; ++row)
+                    tune_weight(task, first + row, k, hessian, slope.row(row));
             }
         }
         for (Index row = first; row < first + count; ++row)

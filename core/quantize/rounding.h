@@ -13,11 +13,15 @@ namespace rankscope {
 /// H)·I (methods-joint §2.1). Both in place; returns the number of dead channels.
 Index prepare_hessian(MatrixD& hessian, Matrix& weight, double rho);
 
+struct ReversedFactor {
+    MatrixD lower;
+    double damping = 0.0; ///< share of the mean diagonal that had to be added
+};
 /// C lower triangular with C·Cᵀ = the Hessian whose rows and columns are taken in the reverse of `order`:
 /// read backwards it is the upper factor that a sweep in `order` needs. If Cholesky fails, further damping of
 /// 0.01, 0.1 and 1 of the mean diagonal is tried and said through the monitor. Errors: BadInput.
-Result<MatrixD> reversed_cholesky(const MatrixD& hessian, const std::vector<Index>& order, Backend& backend,
-                                  Monitor& monitor);
+Result<ReversedFactor> reversed_cholesky(const MatrixD& hessian, const std::vector<Index>& order,
+                                         Backend& backend, Monitor& monitor);
 
 /// Backend::fit_grid, cut into blocks of rows where a clip search makes it long, so that a cancel is soon
 /// heard.
@@ -39,6 +43,7 @@ public:
 
     const Buffer& factor() const { return factor_; } ///< U in the order of the sweep: unit upper triangular
     const VectorD& diagonal() const { return diagonal_; }      ///< D in the order of the sweep
+    bool damped_further() const { return damped_further_; }    ///< U·D·Uᵀ is H with something added
     const std::vector<Index>& order() const { return order_; } ///< position in the sweep → column
 
 private:
@@ -47,6 +52,7 @@ private:
     std::vector<Index> inverse_; // column → position; empty when the order is that of the columns
     Buffer factor_;              // float32
     VectorD diagonal_;
+    bool damped_further_ = false;
 };
 
 /// Coordinate descent over the columns with the grid frozen (§2.3): each code becomes the conditional optimum

@@ -409,6 +409,36 @@ private slots:
         verify_usable(run(*method, layer, small_given(method->info(), 3)), layer);
     }
 
+    void groups_of_every_kind_work_data() { add_methods(); }
+    void groups_of_every_kind_work()
+    {
+        QFETCH(const Method*, method);
+        if (!method->info().find("group"))
+            QSKIP("it has no groups");
+        const SampleLayer layer = sample_layer({6, 22, 60, 1}, 11);
+        for (const std::int64_t group : {-1, 0, 1, 7, 22, 1000}) {
+            Given given = small_given(method->info(), 2);
+            given["group"] = group;
+            verify_usable(run(*method, layer, given), layer);
+        }
+    }
+
+    void indefinite_moments_have_a_result_or_a_sentence_data() { add_methods(); }
+    void indefinite_moments_have_a_result_or_a_sentence()
+    {
+        QFETCH(const Method*, method);
+        SampleLayer layer = sample_layer({12, 20, 60, 1}, 12);
+        // Entries off the diagonal that no second moment has: eigenvalues far below zero.
+        layer.moments.hessian(2, 3) = layer.moments.hessian(3, 2) = 50.0 * layer.moments.hessian(2, 2);
+        const auto result = run(*method, layer, small_given(method->info(), 5));
+        if (result) {
+            verify_usable(result, layer);
+        } else {
+            QCOMPARE(result.error().kind, ErrorKind::BadInput);
+            QVERIFY(!result.error().sentence().empty());
+        }
+    }
+
     void numbers_beyond_float_never_give_nan_data() { add_methods(); }
     void numbers_beyond_float_never_give_nan()
     {

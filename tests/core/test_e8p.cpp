@@ -82,6 +82,28 @@ private Q_SLOTS:
         }
     }
 
+    void sixteen_at_a_time_are_found_as_one_by_one()
+    {
+        for (std::uint64_t turn = 0; turn < 20; ++turn) {
+            E8Lanes points{};
+            for (std::uint64_t lane = 0; lane < k_e8_lanes; ++lane) {
+                const E8Point x = random_point(5000 + turn * k_e8_lanes + lane, turn < 15 ? 1.0 : 3.0);
+                for (std::size_t i = 0; i < 8; ++i)
+                    points.coordinate[i][lane] = x[i];
+            }
+            E8NearestLanes nearest;
+            e8p_nearest_lanes(points, 4, nearest);
+            for (std::uint64_t lane = 0; lane < k_e8_lanes; ++lane) {
+                const E8Nearest4 alone =
+                    e8p_nearest_4bit(random_point(5000 + turn * k_e8_lanes + lane, turn < 15 ? 1.0 : 3.0));
+                QCOMPARE(nearest.codes[0][lane], alone.codes[0]);
+                QCOMPARE(nearest.codes[1][lane], alone.codes[1]);
+                for (std::size_t i = 0; i < 8; ++i)
+                    QCOMPARE(nearest.values.coordinate[i][lane], alone.value[i]);
+            }
+        }
+    }
+
     void gaussian_error_is_the_published_one()
     {
         double sum2 = 0.0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/compute/detail/cpu_backend.h"
-#include "core/compute/detail/multiarch.h"
+#include "core/base/multiarch.h"
 
 #include <array>
 #include <bit>

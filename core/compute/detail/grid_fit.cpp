@@ -4,6 +4,7 @@
 #include "core/compute/detail/cpu_backend.h"
 #include "core/compute/detail/vector_math.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -95,69 +96,83 @@ Candidate scale_of_range(double low, double high, const UniformGrid& grid)
     return {scale, std::min(std::max(-std::nearbyint(low / scale), 0.0), levels)};
 }
 
-/// Keeps the first candidate with the least error. `error_of(candidate, bound)` may stop once it exceeds the
-/// bound.
-template <class ErrorOf>
-class Search {
-public:
-    Search(Candidate start, const ErrorOf& error_of) : best_(start), error_of_(error_of) {}
-
-    /// False when no later candidate can be better.
-    bool offer(const Candidate& candidate)
-    {
-        const double error = error_of_(candidate, least_);
-        if (error < least_) {
-            least_ = error;
-            best_ = candidate;
+/// All candidates of a search, in the order in which the first best one wins.
+std::vector<Candidate> candidates_of(double low, double high, const UniformGrid& grid)
+{
+    std::vector<Candidate> candidates;
+    if (grid.clip == ClipSearch::Shrink) {
+        const int count = static_cast<int>(std::lround(grid.clip_shrink * grid.clip_steps));
+        candidates.reserve(static_cast<std::size_t>(count));
+        for (int i = 0; i < count; ++i) {
+            const double part = 1.0 - static_cast<double>(i) / grid.clip_steps;
+            candidates.push_back(scale_of_range(part * low, part * high, grid));
         }
-        return least_ > 0.0;
+        return candidates;
     }
-    const Candidate& best() const { return best_; }
-
-private:
-    Candidate best_;
-    const ErrorOf& error_of_;
-    double least_ = std::numeric_limits<double>::infinity();
-};
-
-template <class ErrorOf>
-Candidate search_shrink(double low, double high, const UniformGrid& grid, const ErrorOf& error_of)
-{
-    Search search(scale_of_range(low, high, grid), error_of);
-    const int candidates = static_cast<int>(std::lround(grid.clip_shrink * grid.clip_steps));
-    for (int i = 0; i < candidates; ++i) {
-        const double part = 1.0 - static_cast<double>(i) / grid.clip_steps;
-        if (!search.offer(scale_of_range(part * low, part * high, grid)))
-            break;
-    }
-    return search.best();
-}
-
-template <class ErrorOf>
-Candidate search_widths(double low, double high, const UniformGrid& grid, const ErrorOf& error_of)
-{
-    Search search(scale_of_range(low, high, grid), error_of);
     const int levels = (1 << grid.bits) - 1;
     const double most = std::max(-low, high);
     for (int i = 1; i <= grid.clip_steps; ++i) {
         if (grid.symmetric) {
             const double threshold = most / grid.clip_steps * i;
-            if (!search.offer(scale_of_range(-threshold, threshold, grid)))
-                return search.best();
+            candidates.push_back(scale_of_range(-threshold, threshold, grid));
             continue;
         }
         const double width = (high - low) / grid.clip_steps * i;
         for (int zero = 0; zero <= levels; ++zero) {
             const double shift = zero * (width / levels);
-            if (!search.offer(scale_of_range(std::min(-shift, 0.0), std::max(width - shift, 0.0), grid)))
-                return search.best();
+            candidates.push_back(scale_of_range(std::min(-shift, 0.0), std::max(width - shift, 0.0), grid));
         }
     }
-    return search.best();
+    return candidates;
 }
 
-template <class ErrorOf>
-GroupScale fit_range(const Range& range, const UniformGrid& grid, const ErrorOf& error_of)
+/// scale^norm of every candidate: what brings estimates of different scales into one unit.
+RANKSCOPE_MULTIARCH
+void powers_of_scales(const Candidate* candidates, Index count, double norm, double* powers)
+{
+    for (Index i = 0; i < count; ++i)
+        powers[i] = power_double(candidates[i].scale, norm);
+}
+
+/// The first candidate with the least error: a fast estimate of all leaves those that may be the best, and
+/// only these are measured exactly. `estimate_of(candidate, limit)` may stop above its limit.
+template <class EstimateOf, class ErrorOf>
+Candidate first_best(const std::vector<Candidate>& candidates, double norm, const EstimateOf& estimate_of,
+                     const ErrorOf& error_of)
+{
+    std::vector<double> powers(candidates.size());
+    powers_of_scales(candidates.data(), std::ssize(candidates), norm, powers.data());
+    std::vector<double> estimates(candidates.size());
+    double least = std::numeric_limits<double>::infinity();
+    for (std::size_t i = 0; i < candidates.size(); ++i) {
+        const double limit = least * (1.0 + k_screen_margin) / powers[i];
+        estimates[i] = powers[i] * estimate_of(candidates[i], limit);
+        least = std::min(least, estimates[i]);
+    }
+    const double limit = least * (1.0 + k_screen_margin);
+    const auto near = [&](double estimate) { return estimate <= limit; };
+    std::size_t best = 0;
+    if (std::count_if(estimates.begin(), estimates.end(), near) == 1) {
+        best = static_cast<std::size_t>(std::find_if(estimates.begin(), estimates.end(), near)
+                                        - estimates.begin());
+        return candidates[best];
+    }
+    double least_error = std::numeric_limits<double>::infinity();
+    for (std::size_t i = 0; i < candidates.size(); ++i) {
+        if (!near(estimates[i]))
+            continue;
+        const double error = error_of(candidates[i]);
+        if (error < least_error) {
+            least_error = error;
+            best = i;
+        }
+    }
+    return candidates[best];
+}
+
+template <class EstimateOf, class ErrorOf>
+GroupScale fit_range(const Range& range, const UniformGrid& grid, const EstimateOf& estimate_of,
+                     const ErrorOf& error_of)
 {
     const double low = static_cast<double>(range.low);
     const double high = static_cast<double>(range.high);
@@ -166,21 +181,11 @@ GroupScale fit_range(const Range& range, const UniformGrid& grid, const ErrorOf&
         return {normal_float_scale(largest), 0.0F};
     if (grid.levels == GridLevels::MxInt)
         return {mx_int_step(largest, grid.bits), 0.0F};
-    Candidate chosen;
-    if (grid.clip == ClipSearch::None || !std::isfinite(high - low))
-        chosen = scale_of_range(low, high, grid);
-    else if (grid.clip == ClipSearch::Shrink)
-        chosen = search_shrink(low, high, grid, error_of);
-    else
-        chosen = search_widths(low, high, grid, error_of);
+    const bool search = grid.clip != ClipSearch::None && std::isfinite(high - low) && high > low;
+    const Candidate chosen =
+        search ? first_best(candidates_of(low, high, grid), grid.clip_norm, estimate_of, error_of)
+               : scale_of_range(low, high, grid);
     return {static_cast<float>(chosen.scale), static_cast<float>(chosen.zero)};
-}
-
-/// The error that an estimate must exceed for its candidate to lie clearly above `bound`, in the estimate's
-/// units.
-double hopeless_above(double bound, const Candidate& candidate, const UniformGrid& grid)
-{
-    return bound * (1.0 + k_screen_margin) / std::pow(candidate.scale, grid.clip_norm);
 }
 
 /// The float32 estimate of a candidate's error; stops once it exceeds `limit`.
@@ -216,11 +221,10 @@ GroupScale fit_group(std::span<const float> weights, const UniformGrid& grid)
 {
     float low_high[2] = {};
     weight_range(weights.data(), static_cast<Index>(weights.size()), low_high);
-    return fit_range({low_high[0], low_high[1]}, grid, [&](const Candidate& candidate, double bound) {
-        const double limit = hopeless_above(bound, candidate, grid);
-        return estimate(weights, candidate, grid, limit) > limit ? bound
-                                                                 : candidate_error(weights, candidate, grid);
-    });
+    return fit_range(
+        {low_high[0], low_high[1]}, grid,
+        [&](const Candidate& candidate, double limit) { return estimate(weights, candidate, grid, limit); },
+        [&](const Candidate& candidate) { return candidate_error(weights, candidate, grid); });
 }
 
 GroupScale fit_whole(std::span<const float> weights, const UniformGrid& grid)
@@ -245,13 +249,16 @@ GroupScale fit_whole(std::span<const float> weights, const UniformGrid& grid)
         });
         return std::accumulate(parts.begin(), parts.end(), 0.0);
     };
-    return fit_range(range, grid, [&](const Candidate& candidate, double bound) {
-        const double limit = hopeless_above(bound, candidate, grid);
-        if (sum_of([&](std::span<const float> part) { return estimate(part, candidate, grid, limit); })
-            > limit)
-            return bound;
-        return sum_of([&](std::span<const float> part) { return candidate_error(part, candidate, grid); });
-    });
+    return fit_range(
+        range, grid,
+        [&](const Candidate& candidate, double limit) {
+            return sum_of(
+                [&](std::span<const float> part) { return estimate(part, candidate, grid, limit); });
+        },
+        [&](const Candidate& candidate) {
+            return sum_of(
+                [&](std::span<const float> part) { return candidate_error(part, candidate, grid); });
+        });
 }
 
 } // namespace rankscope::detail

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #pragma once
 
-#include "core/compute/detail/multiarch.h"
+#include "core/base/multiarch.h"
 
 #include <bit>
 #include <cstdint>

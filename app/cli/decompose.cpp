@@ -4,9 +4,11 @@
 #include "app/cli/session.h"
 #include "app/cli/table.h"
 #include "core/base/atomic_file.h"
+#include "core/calibration/quantized_activations.h"
 #include "core/checkpoint/checkpoint_reader.h"
 #include "core/checkpoint/checkpoint_writer.h"
 #include "core/methods/method.h"
+#include "core/methods/rank_share.h"
 #include "core/methods/trace_json.h"
 
 #include <fmt/format.h>
@@ -28,7 +30,7 @@ struct DecomposeOptions {
     std::string method;
     std::optional<std::int64_t> bits;
     std::optional<std::int64_t> group;
-    std::optional<std::int64_t> rank;
+    std::optional<std::string> rank; ///< a number, or a share such as 10%
     std::vector<std::string> settings;
     bool trace = false;
     bool force = false;
@@ -40,20 +42,6 @@ struct Input {
     std::optional<Moments> moments;
     Incoherence transform; ///< signs of the file's own, if it has any
 };
-
-Moments moments_of_tokens(const Matrix& x)
-{
-    // x is in × tokens, as the papers write it.
-    const MatrixD wide = x.cast<double>();
-    Moments moments;
-    moments.tokens = static_cast<std::uint64_t>(x.cols());
-    const double tokens = static_cast<double>(x.cols());
-    moments.hessian = wide * wide.transpose() / tokens;
-    moments.hessian = (0.5 * (moments.hessian + moments.hessian.transpose())).eval();
-    moments.mean_abs = wide.cwiseAbs().rowwise().mean();
-    moments.max_abs = wide.cwiseAbs().rowwise().maxCoeff();
-    return moments;
-}
 
 /// float64 where the file has it: a covariance loses digits that a factorisation needs when it is read as
 /// float32.
@@ -72,14 +60,14 @@ Result<MatrixD> read_double(const CheckpointReader& reader, std::string_view ten
     return exact;
 }
 
-Result<Moments> moments_of_hessian(const CheckpointReader& reader)
+Result<Moments> moments_of_hessian(const CheckpointReader& reader, std::string_view tensor)
 {
-    auto hessian = read_double(reader, "H");
+    auto hessian = read_double(reader, tensor);
     if (!hessian)
         return hessian.error();
     if (hessian->rows() != hessian->cols())
         return bad_input(
-            fmt::format("tensor H is {} × {}, it must be square", hessian->rows(), hessian->cols()));
+            fmt::format("tensor {} is {} × {}, it must be square", tensor, hessian->rows(), hessian->cols()));
     Moments moments; // of a number of tokens that nobody tells
     moments.hessian = std::move(*hessian);
     // H does not tell absolute values; the root mean square is the nearest figure that it holds.
@@ -113,7 +101,38 @@ Status read_transform(const CheckpointReader& reader, Input& input)
     return {};
 }
 
-Result<Input> read_input(const DecomposeOptions& options)
+/// Sigma_y and Sigma_xy beside Sigma_x (or H): moments of an input that is rounded so.
+Status read_covariances(const CheckpointReader& reader, const ActivationQuantization& rounding,
+                        Moments& moments)
+{
+    for (const auto& [name, target] :
+         {std::pair{"Sigma_xy", &moments.sigma_xy}, {"Sigma_y", &moments.sigma_yy}}) {
+        auto sigma = read_double(reader, name);
+        if (!sigma)
+            return sigma.error();
+        if (sigma->rows() != moments.channels() || sigma->cols() != moments.channels())
+            return bad_input(
+                fmt::format("tensor {} is {} × {}, it must be as large as the input's moments, {}", name,
+                            sigma->rows(), sigma->cols(), moments.channels()));
+        *target = std::move(*sigma);
+    }
+    moments.activations = rounding;
+    return {};
+}
+
+Result<Moments> moments_of_tensors(const CheckpointReader& reader, const ActivationQuantization& rounding)
+{
+    const char* first = reader.find("Sigma_x") ? "Sigma_x" : "H";
+    auto moments = moments_of_hessian(reader, first);
+    if (!moments || !rounding.active() || !reader.find("Sigma_y") || !reader.find("Sigma_xy"))
+        return moments;
+    if (auto read = read_covariances(reader, rounding, *moments); !read)
+        return read.error();
+    return moments;
+}
+
+/// With the moments of activations rounded so, where the file has tokens or covariances.
+Result<Input> read_input(const DecomposeOptions& options, const ActivationQuantization& rounding)
 {
     auto reader = CheckpointReader::open(options.input);
     if (!reader)
@@ -127,7 +146,7 @@ Result<Input> read_input(const DecomposeOptions& options)
     if (auto read = read_transform(**reader, input); !read)
         return refuse(read.error());
     const bool has_tokens = (*reader)->find("X") != nullptr;
-    const bool has_hessian = (*reader)->find("H") != nullptr;
+    const bool has_hessian = (*reader)->find("H") != nullptr || (*reader)->find("Sigma_x") != nullptr;
     if (has_tokens) {
         auto tokens = (*reader)->read("X");
         if (!tokens)
@@ -135,17 +154,37 @@ Result<Input> read_input(const DecomposeOptions& options)
         if (tokens->rows() != input.weight.cols() || tokens->cols() == 0)
             return refuse(bad_input(fmt::format("tensor X is {} × {}, it must be in × tokens with {} inputs",
                                                 tokens->rows(), tokens->cols(), input.weight.cols())));
-        input.moments = moments_of_tokens(*tokens);
+        input.moments = moments_of(MatrixD(tokens->transpose().cast<double>()), rounding);
     } else if (has_hessian) {
-        auto moments = moments_of_hessian(**reader);
+        auto moments = moments_of_tensors(**reader, rounding);
         if (!moments)
-            return moments.error();
+            return refuse(moments.error());
         if (moments->channels() != input.weight.cols())
-            return refuse(bad_input(fmt::format("tensor H is {0} × {0}, W has {1} inputs",
+            return refuse(bad_input(fmt::format("the moments are {0} × {0}, W has {1} inputs",
                                                 moments->channels(), input.weight.cols())));
         input.moments = std::move(*moments);
     }
     return input;
+}
+
+/// A rank that is a share becomes that of the input's W.
+Status resolve_rank_share(const DecomposeOptions& options, Given& given)
+{
+    const auto rank = given.find("rank");
+    const auto* text = rank == given.end() ? nullptr : std::get_if<std::string>(&rank->second);
+    if (!text || !text->ends_with('%'))
+        return {};
+    auto reader = CheckpointReader::open(options.input);
+    if (!reader)
+        return reader.error();
+    const TensorInfo* weight = (*reader)->find("W");
+    if (!weight || weight->shape.size() != 2)
+        return bad_input("there is no matrix W", options.input.string());
+    auto resolved = resolved_rank(rank->second, weight->shape[0], weight->shape[1]);
+    if (!resolved)
+        return resolved.error();
+    rank->second = std::move(*resolved);
+    return {};
 }
 
 struct Task {
@@ -177,17 +216,20 @@ Result<Task> read_task(const DecomposeOptions& options)
             return from_case.error().in(options.case_file.string());
         given = std::move(*from_case);
     }
-    for (const auto& [name, value] :
-         {std::pair{"bits", &options.bits}, {"group", &options.group}, {"rank", &options.rank}}) {
+    for (const auto& [name, value] : {std::pair{"bits", &options.bits}, {"group", &options.group}}) {
         if (*value && info.find(name))
             given[name] = **value;
     }
+    if (options.rank && info.find("rank"))
+        given["rank"] = *options.rank;
     for (const std::string& setting : options.settings) {
         const auto equals = setting.find('=');
         if (equals == std::string::npos || equals == 0)
             return usage_error(fmt::format("\"{}\" is no KEY=VALUE", setting), "--set");
         given[setting.substr(0, equals)] = setting.substr(equals + 1);
     }
+    if (auto resolved = resolve_rank_share(options, given); !resolved)
+        return resolved.error();
     auto parameters = Parameters::make(info, given);
     if (!parameters)
         return parameters.error();
@@ -254,6 +296,10 @@ Json report_json(const Task& task, const Decomposition& decomposition, const Dec
     json.set("relative_error", quality.relative_error);
     json.set("relative_activation_error", quality.relative_activation_error);
     json.set("quantization_scale", decomposition.quantization_scale);
+    if (decomposition.activations.active()) {
+        json.set("activation_bits", decomposition.activations.bits);
+        json.set("activation_clip", decomposition.activations.clip);
+    }
     json.set("rank", std::int64_t{decomposition.low_rank.rank()});
     json.set("outlier_channels", std::move(outliers));
     json.set("iterations", trace_to_json(decomposition.trace));
@@ -296,7 +342,7 @@ Result<Output> decompose(const DecomposeOptions& options, Session& session)
         return task.error();
     if (auto free = check_outputs(options); !free)
         return free.error();
-    auto input = read_input(options);
+    auto input = read_input(options, activations_of(task->method->info(), task->parameters));
     if (!input)
         return input.error();
     auto backend = session.backend();
@@ -352,7 +398,10 @@ void add_decompose(Program& program)
     command->add_option("--bits", options->bits, "Bits of each weight in Q")->type_name("B");
     command->add_option("--group", options->group, "Inputs that share a scale; 0: per output, -1: per matrix")
         ->type_name("G");
-    command->add_option("--rank", options->rank, "Rank of L·R")->type_name("R");
+    command
+        ->add_option("--rank", options->rank,
+                     "Rank of L·R: a number, or a share of the smaller side such as 10%")
+        ->type_name("R");
     command->add_option("--set", options->settings, "Any parameter; repeatable")
         ->type_name("KEY=VALUE")
         ->allow_extra_args(false);

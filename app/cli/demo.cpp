@@ -117,7 +117,7 @@ Result<MethodResult> Demo::try_method(const std::string& method)
     request.method = method;
     request.bits = k_bits;
     request.group = k_group;
-    request.rank = k_rank;
+    request.rank = std::to_string(k_rank);
     request.seed = session_.options().seed;
     auto plan = make_plan(*model_, calibration_.get(), request);
     if (!plan)

@@ -6,9 +6,11 @@
 #include "core/base/atomic_file.h"
 #include "core/evaluate/evaluation_record.h"
 #include "core/evaluate/multiple_choice.h"
+#include "core/methods/method.h"
 
 #include <fmt/format.h>
 
+#include <map>
 #include <optional>
 
 namespace rankscope::cli {
@@ -24,6 +26,7 @@ struct EvaluateOptions {
     std::vector<std::filesystem::path> tasks;
     std::filesystem::path predictions;
     bool force = false;
+    ActivationQuantization activations{0, 0.9}; ///< bits 0: as the run says
 };
 
 /// What is evaluated: a checkpoint, or a run in its checkpoint.
@@ -217,6 +220,55 @@ Result<std::vector<ChoiceTask>> read_tasks(const EvaluateOptions& options)
     return tasks;
 }
 
+/// How the layers of a run round their inputs, each rule with its number of layers.
+std::map<std::pair<int, double>, std::int64_t> rounded_layers(const Run& run)
+{
+    std::map<std::pair<int, double>, std::int64_t> layers;
+    for (const LayerResult& result : run.results()) {
+        const Method* method = find_method(result.method);
+        auto parameters = method ? Parameters::from_json(method->info(), result.parameters)
+                                 : internal_error("no such method");
+        const ActivationQuantization rounding =
+            parameters ? activations_of(method->info(), *parameters) : ActivationQuantization{};
+        if (rounding.active())
+            ++layers[{rounding.bits, rounding.clip}];
+    }
+    return layers;
+}
+
+Json rounding_json(int bits, double clip, Json layers)
+{
+    Json json;
+    json.set("bits", bits);
+    json.set("clip", clip);
+    json.set("layers", std::move(layers));
+    return json;
+}
+
+/// What inputs of linears were rounded to in the measurement: a list, empty when to nothing.
+Json activations_json(const Subject& subject, const EvaluateOptions& options)
+{
+    Json list(Json::Array{});
+    if (options.activations.active() && options.activations.bits > 0)
+        list.push_back(rounding_json(options.activations.bits, options.activations.clip, "all"));
+    else if (options.activations.bits == 0 && subject.run)
+        for (const auto& [rule, count] : rounded_layers(*subject.run))
+            list.push_back(rounding_json(rule.first, rule.second, count));
+    return list;
+}
+
+std::string activations_text(const Subject& subject, const EvaluateOptions& options)
+{
+    const Json list = activations_json(subject, options);
+    std::string text;
+    for (const Json& rule : *list.array_if())
+        text += fmt::format("{}{} bits with clip {} ({})", text.empty() ? "activations of " : ", ",
+                            rule["bits"].integer(), figure(rule["clip"].number()),
+                            rule["layers"].is_integer() ? fmt::format("{} layers", rule["layers"].integer())
+                                                        : "all layers");
+    return text;
+}
+
 Result<Output> measure(const EvaluateOptions& options, Session& session)
 {
     auto tasks = read_tasks(options);
@@ -228,6 +280,8 @@ Result<Output> measure(const EvaluateOptions& options, Session& session)
     auto original = open_original(options, *subject, session);
     if (!original)
         return original.error();
+    if (options.activations.bits > 0)
+        subject->weights = with_quantized_activations(std::move(subject->weights), options.activations);
     auto backend = session.backend();
     if (!backend)
         return backend.error();
@@ -250,6 +304,10 @@ Result<Output> measure(const EvaluateOptions& options, Session& session)
             session.monitor().warn("The result is not kept beside the run: " + kept.error().sentence());
     }
     output.document.set("path", options.path.string());
+    output.document.set("activations", activations_json(*subject, options));
+    if (const std::string rounding = activations_text(*subject, options); !rounding.empty())
+        output.text += rounding + "\n";
+    output.document.set("rotated", subject->model->rotation() != nullptr);
     output.document.set("kind", subject->run ? "run" : "checkpoint");
     if (subject->run)
         output.document.set("run", to_json(summarize(*subject->run, *subject->model)));
@@ -312,6 +370,18 @@ void add_evaluate(Program& program)
         ->add_option("--original", options->original,
                      "Compare with this checkpoint on the same tokens (a run: with its own, by itself)")
         ->type_name("PATH");
+    command
+        ->add_option("--activation-bits", options->activations.bits,
+                     "Round what every linear reads to so many bits a token, 16: not at all (default: as the "
+                     "run's methods say)")
+        ->check(CLI::IsMember({2, 3, 4, 5, 6, 7, 8, 16}))
+        ->type_name("BITS");
+    command
+        ->add_option("--activation-clip", options->activations.clip,
+                     "Largest activation of a token that its grid holds, as a share (default: 0.9)")
+        ->check(CLI::Range(0.1, 1.0))
+        ->needs("--activation-bits")
+        ->type_name("SHARE");
     command->add_flag("--no-original", options->no_original, "Of a run: leave out the comparison");
 }
 

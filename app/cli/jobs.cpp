@@ -2,7 +2,7 @@
 #include "app/cli/jobs.h"
 
 #include "core/base/log.h"
-#include "core/methods/method.h"
+#include "core/methods/needed_moments.h"
 
 #include <fmt/format.h>
 
@@ -14,12 +14,16 @@ Result<Plan> make_plan(const Model& model, const CalibrationStore* calibration, 
     if (!method)
         return method.error();
     std::map<std::string, ParameterValue, std::less<>> given;
-    for (const auto& [name, value] :
-         {std::pair{"bits", &request.bits}, {"group", &request.group}, {"rank", &request.rank}}) {
-        if (!*value)
-            continue;
+    std::vector<std::pair<const char*, ParameterValue>> options;
+    if (request.bits)
+        options.emplace_back("bits", *request.bits);
+    if (request.group)
+        options.emplace_back("group", *request.group);
+    if (request.rank)
+        options.emplace_back("rank", *request.rank);
+    for (auto& [name, value] : options) {
         if ((*method)->info().find(name))
-            given.emplace(name, **value);
+            given.emplace(name, std::move(value));
         else
             log::info(
                 fmt::format("Method {} has no parameter {}: --{} is not used.", request.method, name, name));
@@ -36,6 +40,13 @@ Result<Plan> make_plan(const Model& model, const CalibrationStore* calibration, 
     if (calibration) {
         if (auto fits = calibration->check(model); !fits)
             return fits.error();
+        for (const LayerPlan& row : plan->rows) {
+            if (!row.include)
+                continue;
+            const MethodInfo& info = find_method(row.method)->info();
+            if (auto served = check_calibration(info, row.parameters, calibration, row.layer); !served)
+                return served.error();
+        }
         plan->calibration_id = calibration->id();
     }
     return plan;

@@ -17,7 +17,7 @@ struct PlanRequest {
     std::string method;
     std::optional<std::int64_t> bits;
     std::optional<std::int64_t> group;
-    std::optional<std::int64_t> rank;
+    std::optional<std::string> rank; ///< a number, or a share such as 10%
     std::string layers; ///< globs; empty: all
     std::vector<std::string> settings;
     std::uint64_t seed = 0;

@@ -85,6 +85,7 @@ void add_subcommands(Program& program)
     add_info(program);
     add_tokenize(program);
     add_logits(program);
+    add_rotate(program);
     add_calibrate(program);
     add_stats(program);
     add_methods(program);

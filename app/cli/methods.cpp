@@ -62,6 +62,7 @@ Json method_json(const MethodInfo& info)
     json.set("summary", info.summary);
     json.set("source", info.source);
     json.set("needs_calibration", info.needs.hessian);
+    json.set("needs_quantized_activations", info.needs.quantized_activations);
     json.set("has_low_rank", info.has_low_rank);
     json.set("parameters", std::move(parameters));
     return json;
@@ -77,12 +78,17 @@ std::string range_text(const ParameterInfo& parameter)
     return fmt::format("{}", fmt::join(parameter.choices, ", "));
 }
 
+std::string calibration_text(const MethodInfo& info)
+{
+    return info.needs.quantized_activations ? "calibration with --quantized-activations" : "calibration";
+}
+
 /// One section of docs/methods.md.
 std::string method_markdown(const MethodInfo& info)
 {
     std::string text =
         fmt::format("### {} (`{}`)\n\n{}\nSource: {}.{}\n\n", info.title, info.id, info.summary, info.source,
-                    info.needs.hessian ? " Needs a calibration." : "");
+                    info.needs.hessian ? " Needs a " + calibration_text(info) + "." : "");
     text += "| parameter | default | range | meaning |\n| --- | --- | --- | --- |\n";
     for (const ParameterInfo& parameter : info.parameters)
         text += fmt::format("| `{}` | {} | {} | {} |\n", parameter.name, to_string(parameter.fallback),
@@ -92,8 +98,9 @@ std::string method_markdown(const MethodInfo& info)
 
 std::string method_text(const MethodInfo& info)
 {
-    std::string text = fmt::format("{}: {}\n  {}\n  Source: {}{}\n", info.id, info.title, info.summary,
-                                   info.source, info.needs.hessian ? "; needs a calibration" : "");
+    std::string text =
+        fmt::format("{}: {}\n  {}\n  Source: {}{}\n", info.id, info.title, info.summary, info.source,
+                    info.needs.hessian ? "; needs a " + calibration_text(info) : "");
     Table table({"  parameter", "type", "range", "default", "meaning"});
     for (const ParameterInfo& parameter : info.parameters) {
         table.add({"  " + parameter.name, std::string(type_name(parameter.type)), range_text(parameter),

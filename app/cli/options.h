@@ -58,6 +58,7 @@ void add_info(Program& program);
 void add_tokenize(Program& program);
 void add_logits(Program& program);
 void add_calibrate(Program& program);
+void add_rotate(Program& program);
 void add_stats(Program& program);
 void add_methods(Program& program);
 void add_plan(Program& program);

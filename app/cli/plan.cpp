@@ -231,7 +231,10 @@ void add_plan(Program& program)
         ->add_option("--group", options->request.group,
                      "Inputs that share a scale; 0: one scale per output channel, -1: one per matrix")
         ->type_name("G");
-    command->add_option("--rank", options->request.rank, "Rank of L·R")->type_name("R");
+    command
+        ->add_option("--rank", options->request.rank,
+                     "Rank of L·R: a number, or a share of each matrix's smaller side such as 10%")
+        ->type_name("R");
     command
         ->add_option("--layers", options->request.layers,
                      "Layers to compress, as comma-separated patterns (default: all)")

@@ -134,7 +134,7 @@ public:
     // Factorisations (computed in float64 whatever the buffer's precision) -------------------------------------
     /// Lower triangle of H = C·Cᵀ in h's precision; the upper one is zero. Errors: BadInput when H is not positive definite.
     virtual Result<Buffer> cholesky(const Buffer& h) = 0;
-    /// Solves op(L)·X = B in place of b, L lower triangular.
+    /// Solves op(L)·X = B in place of b, L lower triangular; in float32 where both are.
     virtual void solve_lower(const Buffer& lower, Transpose transpose, Buffer& b) = 0;
     /// The `count` largest eigenpairs of a symmetric matrix; vectors in float64.
     virtual SymmetricEigen top_eigen(const Buffer& symmetric, Index count) = 0;

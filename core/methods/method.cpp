@@ -12,26 +12,29 @@ namespace {
 
 constexpr Index k_tile_rows = 256; ///< fixed, so that the sums do not depend on the number of threads
 
-/// tr(A·H·Aᵀ) in float64; ‖A‖²_F when H is null.
-double squared_norm(const Matrix& a, const MatrixD* hessian)
+/// tr(A·H·Bᵀ) in float64; Σ A ⊙ B when H is null.
+double inner_product(const Matrix& a, const MatrixD* hessian, const Matrix& b)
 {
     const Index tiles = (a.rows() + k_tile_rows - 1) / k_tile_rows;
     std::vector<double> sums(static_cast<std::size_t>(tiles), 0.0);
     parallel_for(0, tiles, [&](Index tile) {
         const Index first = tile * k_tile_rows;
-        const MatrixD part = a.middleRows(first, std::min(k_tile_rows, a.rows() - first)).cast<double>();
-        double& sum = sums[static_cast<std::size_t>(tile)];
-        if (!hessian) {
-            sum = part.squaredNorm();
-        } else {
-            const MatrixD product = part * *hessian;
-            sum = product.cwiseProduct(part).sum();
-        }
+        const Index count = std::min(k_tile_rows, a.rows() - first);
+        MatrixD part = a.middleRows(first, count).cast<double>();
+        if (hessian)
+            part = (part * *hessian).eval();
+        sums[static_cast<std::size_t>(tile)] =
+            part.cwiseProduct(b.middleRows(first, count).cast<double>()).sum();
     });
     double total = 0.0;
     for (const double sum : sums)
         total += sum;
-    return std::max(total, 0.0);
+    return total;
+}
+
+double squared_norm(const Matrix& a, const MatrixD* hessian)
+{
+    return std::max(inner_product(a, hessian, a), 0.0);
 }
 
 /// From the rotated basis, if there is one, to that of the weight; on the reference backend, so that every
@@ -49,6 +52,13 @@ double norm_ratio(double part, double whole)
     if (whole > 0.0)
         return std::sqrt(part / whole);
     return part > 0.0 ? 1.0 : 0.0;
+}
+
+/// Whether the moments know the input as the layer rounds it.
+bool sees_rounded(const Moments* moments, const ActivationQuantization& activations)
+{
+    return moments && moments->has_quantized_activations()
+           && activations == moments->activations;
 }
 
 } // namespace
@@ -96,8 +106,57 @@ DecompositionQuality measure(const Matrix& weight, const Decomposition& decompos
     quality.relative_activation_error =
         hessian ? norm_ratio(squared_norm(error, hessian), whole) : quality.relative_error;
     quality.ratio_qx = norm_ratio(squared_norm(q, hessian), whole);
+    if (decomposition.activations.active() && sees_rounded(moments, decomposition.activations)) {
+        // ‖D·X − Q·Y‖² with D = W − L·R: Q meets the rounded input only.
+        const Matrix rest = error + q;
+        const double seen = squared_norm(q, &moments->sigma_yy);
+        quality.ratio_qx = norm_ratio(seen, whole);
+        quality.relative_activation_error =
+            norm_ratio(std::max(0.0, squared_norm(rest, hessian) + seen
+                                         - 2.0 * inner_product(rest, &moments->sigma_xy, q)),
+                       whole);
+    }
     quality.ratio_lrx = low_rank.size() > 0 ? norm_ratio(squared_norm(low_rank, hessian), whole) : 0.0;
     return quality;
+}
+
+ActivationQuantization activations_of(const MethodInfo& info, const Parameters& parameters)
+{
+    ActivationQuantization activations;
+    if (info.find("activation_bits")) {
+        activations.bits = static_cast<int>(parameters.integer("activation_bits"));
+        activations.clip = parameters.real("clip");
+    }
+    return activations;
+}
+
+Status check_activations(const MethodInfo& info, const Parameters& parameters,
+                         const ActivationQuantization& calibrated, const std::string& layer)
+{
+    const ActivationQuantization wanted = activations_of(info, parameters);
+    if (!info.needs.quantized_activations || !wanted.active())
+        return {};
+    if (wanted.bits > 8)
+        return usage_error(
+            fmt::format("activations are rounded to 2 to 8 bits, {} were asked for", wanted.bits), layer,
+            "Set activation_bits to one of these, or to 16 for activations as they are");
+    if (!calibrated.active())
+        return usage_error(
+            fmt::format("method {} needs the covariances of activations rounded to {} bits, and the "
+                        "calibration has none",
+                        info.id, wanted.bits),
+            layer,
+            fmt::format("Calibrate with --quantized-activations {}, or set activation_bits=16", wanted.bits));
+    if (wanted == calibrated)
+        return {};
+    return usage_error(
+        fmt::format("the calibration rounded activations to {} bits with clip {}, the method is asked for {} "
+                    "bits with clip {}",
+                    calibrated.bits, calibrated.clip, wanted.bits, wanted.clip),
+        layer,
+        fmt::format("Set activation_bits={} and clip={}, or calibrate with --quantized-activations {} "
+                    "--activation-clip {}",
+                    calibrated.bits, calibrated.clip, wanted.bits, wanted.clip));
 }
 
 Status check_moments(const LayerProblem& problem)
@@ -122,6 +181,30 @@ Status check_moments(const LayerProblem& problem)
     return {};
 }
 
+namespace {
+
+Status check_covariances(const LayerProblem& problem)
+{
+    const Index n = problem.weight.cols();
+    for (const MatrixD* sigma : {&problem.moments->sigma_xy, &problem.moments->sigma_yy}) {
+        if (sigma->rows() != n || sigma->cols() != n)
+            return bad_input(
+                fmt::format("the calibration holds covariances of {} × {} inputs, the weight has {} inputs",
+                            sigma->rows(), sigma->cols(), n),
+                problem.name, "Calibrate this checkpoint.");
+        if (!sigma->allFinite())
+            return bad_input("a covariance of quantized activations is not finite", problem.name,
+                             "Calibrate again.");
+    }
+    if (problem.moments->sigma_yy.diagonal().minCoeff() < 0.0)
+        return bad_input("the moments of the quantized activations have a negative diagonal, which no second "
+                         "moment has",
+                         problem.name, "Calibrate again.");
+    return {};
+}
+
+} // namespace
+
 Status check_problem(const LayerProblem& problem, const MethodInfo& info, const Parameters& parameters,
                      Backend& backend)
 {
@@ -139,7 +222,13 @@ Status check_problem(const LayerProblem& problem, const MethodInfo& info, const 
     if (!std::isfinite(backend.max_abs(problem.weight)))
         return bad_input("the weight holds a value that is not finite (NaN or infinity)", problem.name,
                          "Leave this layer out, or repair the checkpoint.");
-    return info.needs.hessian ? check_moments(problem) : Status{};
+    if (!info.needs.hessian)
+        return {};
+    if (auto sound = check_moments(problem); !sound)
+        return sound;
+    if (auto fits = check_activations(info, parameters, problem.moments->activations, problem.name); !fits)
+        return fits;
+    return activations_of(info, parameters).active() ? check_covariances(problem) : Status{};
 }
 
 } // namespace rankscope

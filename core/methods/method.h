@@ -3,6 +3,7 @@
 
 #include "core/base/monitor.h"
 #include "core/calibration/moments.h"
+#include "core/compute/activation_quantization.h"
 #include "core/compute/backend.h"
 #include "core/linalg/incoherence.h"
 #include "core/methods/method_info.h"
@@ -38,7 +39,7 @@ struct IterationReport {
     std::string stage; ///< "start", "Q", "LR"
     double relative_activation_error = 0.0;
     double quantization_scale = 0.0; ///< mean grid step / RMS(W); 0 before the first Q
-    double ratio_qx = 0.0;           ///< ‖Q·X‖ / ‖W·X‖
+    double ratio_qx = 0.0;           ///< ‖Q·X‖ / ‖W·X‖; ‖Q·Y‖ with quantized activations Y
     double ratio_lrx = 0.0;          ///< ‖L·R·X‖ / ‖W·X‖
     Matrix quantized, left, right;   ///< only with keep_iterates; in the basis of the weight
 };
@@ -49,17 +50,19 @@ struct Decomposition {
     LowRank low_rank;
     Incoherence transform;
     std::vector<Index> outlier_channels; ///< ODLRI's set, rising; empty elsewhere
-    Matrix start_low_rank;               ///< L₀·R₀ before the first Q step (ODLRI); may be empty
+    Matrix start_low_rank;               ///< L₀·R₀ before the first Q step (ODLRI, LRC); may be empty
     double quantization_scale = 0.0;
     std::vector<IterationReport> trace;
     FactorOptions factors; ///< how L and R are stored
+    ActivationQuantization activations; ///< of the input that Q meets; L·R meets it as it is
 
     Matrix reconstruct() const; ///< Q + L·R, in the basis of the weight
     /// Exact bits per weight incl. scales, zero points, factors and signs.
     double bits_per_weight() const;
 };
 
-/// Errors of a decomposition against its weight; H undamped (methods-joint §0).
+/// Errors of a decomposition against its weight; H undamped (methods-joint §0). Of one with quantized
+/// activations y, where the moments hold theirs: ‖W·X − Q·Y − L·R·X‖ / ‖W·X‖ and ‖Q·Y‖ / ‖W·X‖.
 struct DecompositionQuality {
     double relative_error = 0.0; ///< ‖W − Ŵ‖_F / ‖W‖_F
     double relative_activation_error = 0.0; ///< ‖(W − Ŵ)·H^½‖_F / ‖W·H^½‖_F; equals relative_error without H
@@ -92,6 +95,14 @@ Result<const Method*> require_method(std::string_view id);
 /// the right size and finite when needed.
 Status check_problem(const LayerProblem& problem, const MethodInfo& info, const Parameters& parameters,
                      Backend& backend);
+
+/// How the method rounds activations with these parameters: its activation_bits and clip, if it has them.
+ActivationQuantization activations_of(const MethodInfo& info, const Parameters& parameters);
+
+/// Whether a calibration that rounded activations like `calibrated` serves a method with
+/// these parameters. Errors: Usage, naming `layer`.
+Status check_activations(const MethodInfo& info, const Parameters& parameters,
+                         const ActivationQuantization& calibrated, const std::string& layer);
 
 /// The part of check_problem about moments, for methods that need them with some parameters only.
 Status check_moments(const LayerProblem& problem);

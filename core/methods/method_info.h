@@ -37,6 +37,7 @@ struct ParameterInfo {
 /// What a method must be given besides the weight.
 struct MethodNeeds {
     bool hessian = false;
+    bool quantized_activations = false; ///< their covariances too, unless its activation_bits say 16
 };
 
 class Parameters;

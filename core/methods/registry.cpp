@@ -5,6 +5,7 @@
 #include "core/methods/gptq.h"
 #include "core/methods/loftq.h"
 #include "core/methods/lqer.h"
+#include "core/methods/lrc.h"
 #include "core/methods/lrq.h"
 #include "core/methods/odlri.h"
 #include "core/methods/qera_approx.h"
@@ -21,9 +22,10 @@ namespace rankscope {
 std::span<const Method* const> methods()
 {
     static const std::array all{
-        &rtn_method(),   &gptq_method(),        &flexround_method(),  &lrq_method(),   &svd_residual_method(),
-        &lqer_method(),  &qera_approx_method(), &qera_exact_method(), &loftq_method(), &caldera_method(),
-        &odlri_method(), &asvd_method(),        &svd_llm_method(),
+        &rtn_method(),          &gptq_method(),    &flexround_method(),   &lrq_method(),
+        &svd_residual_method(), &lqer_method(),    &qera_approx_method(), &qera_exact_method(),
+        &loftq_method(),        &caldera_method(), &odlri_method(),       &lrc_method(),
+        &asvd_method(),         &svd_llm_method(),
     };
     return all;
 }

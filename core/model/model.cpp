@@ -39,6 +39,26 @@ private:
     std::shared_ptr<const Model> model_;
 };
 
+/// Other weights, their inputs rounded.
+class RoundedInputs : public WeightSource {
+public:
+    RoundedInputs(std::unique_ptr<WeightSource> weights, const ActivationQuantization& activations)
+        : weights_(std::move(weights)), activations_(activations)
+    {}
+
+    Result<LinearWeight> linear(const LinearLayer& layer, Backend& backend) const override
+    {
+        auto weight = weights_->linear(layer, backend);
+        if (weight)
+            weight->activations = activations_;
+        return weight;
+    }
+
+private:
+    std::unique_ptr<WeightSource> weights_;
+    ActivationQuantization activations_;
+};
+
 Status check_ids(const Model& model, std::span<const TokenId> ids)
 {
     const Index vocabulary = model.config().vocabulary;
@@ -75,6 +95,38 @@ Result<Matrix> table_rows(const Model& model, const std::string& name, const std
 
 Result<std::shared_ptr<const Model>> Model::open(const std::filesystem::path& path)
 {
+    if (RotationManifest::is_rotated(path))
+        return open_rotated(path);
+    auto model = open_stored(path);
+    if (!model)
+        return model.error();
+    return std::shared_ptr<const Model>(std::move(*model));
+}
+
+Result<std::shared_ptr<const Model>> Model::open_rotated(const std::filesystem::path& folder)
+{
+    auto manifest = RotationManifest::read(folder);
+    if (!manifest)
+        return manifest.error();
+    auto opened = open_stored(manifest->checkpoint);
+    if (!opened)
+        return opened.error().in("the model that " + folder.string() + " was made from");
+    Model& model = **opened;
+    if (model.reader_->header_hash() != manifest->checkpoint_hash)
+        return bad_input("this is not the checkpoint that the rotated model was made from",
+                         manifest->checkpoint.string(), "Put the original one back, or rotate again");
+    if (auto possible = check_rotatable(*model.architecture_, model.config_); !possible)
+        return possible.error().in(folder.string());
+    model.reader_ = rotated_checkpoint(std::move(model.reader_), *manifest, folder, *model.architecture_,
+                                       model.config_);
+    model.config_.tied_embeddings = false; // the head alone takes the final norm's gain
+    model.path_ = folder;
+    model.rotation_ = std::move(*manifest);
+    return std::shared_ptr<const Model>(std::move(*opened));
+}
+
+Result<std::shared_ptr<Model>> Model::open_stored(const std::filesystem::path& path)
+{
     std::error_code problem;
     if (!std::filesystem::exists(path, problem))
         return io_error("there is no such file or folder", path.string(), "Check the path");
@@ -92,7 +144,7 @@ Result<std::shared_ptr<const Model>> Model::open(const std::filesystem::path& pa
     if (auto checked = model->architecture_->check(model->config_, *model->reader_); !checked)
         return checked.error();
     model->linears_ = model->architecture_->linears(model->config_);
-    return std::shared_ptr<const Model>(std::move(model));
+    return model;
 }
 
 Status Model::set_config(Result<ModelConfig> config, const std::filesystem::path& place)
@@ -226,6 +278,12 @@ std::unique_ptr<WeightSource> checkpoint_weights(std::shared_ptr<const Model> mo
     return std::make_unique<CheckpointWeights>(std::move(model));
 }
 
+std::unique_ptr<WeightSource> with_quantized_activations(std::unique_ptr<WeightSource> weights,
+                                                         const ActivationQuantization& activations)
+{
+    return std::make_unique<RoundedInputs>(std::move(weights), activations);
+}
+
 Result<Buffer> embed(const Model& model, std::span<const TokenId> ids, Index sequence_length,
                      Backend& backend)
 {
@@ -253,6 +311,10 @@ Result<Buffer> embed(const Model& model, std::span<const TokenId> ids, Index seq
         if (!positions)
             return positions.error();
         *rows += *positions;
+    }
+    if (const RotationManifest* manifest = model.rotation()) {
+        const ModelRotation rotation = ModelRotation::random(model.config().hidden, manifest->seed);
+        *rows = rotation.residual(rows->cast<double>()).cast<float>();
     }
     return backend.upload(*rows);
 }

@@ -30,10 +30,11 @@ Status check_shapes(const LinearLayer& layer, const LinearWeight& weight)
                      "layer " + layer.name);
 }
 
-/// y = x·Wᵀ + (x·Rᵀ)·Lᵀ + b: the factors are never multiplied out.
+/// y = Q_a(x)·Wᵀ + (x·Rᵀ)·Lᵀ + b: the factors are never multiplied out.
 Buffer apply(const LinearWeight& linear, const Buffer& x, Backend& backend)
 {
-    Buffer y = backend.multiply(x, Transpose::No, linear.weight, Transpose::Yes);
+    const Buffer seen = quantized_activations(x, linear.activations, backend);
+    Buffer y = backend.multiply(seen, Transpose::No, linear.weight, Transpose::Yes);
     if (!linear.left.empty()) {
         const Buffer inner = backend.multiply(x, Transpose::No, linear.right, Transpose::Yes);
         backend.gemm(1.0, inner, Transpose::No, linear.left, Transpose::Yes, 1.0, y);
@@ -95,6 +96,7 @@ struct TransformerBlock::Parts {
     Norm query_norm;
     Norm key_norm;
     Buffer router;      ///< experts × hidden, or empty
+    Buffer head_mix; ///< of a rotated model, whose MLP turns its inner activations too; else empty
     Buffer shared_gate; ///< 1 × hidden, or empty
     LoadedLinears linears;
     std::array<FusedPart, 3> fused; ///< of q, k, v
@@ -189,7 +191,9 @@ public:
         const AttentionShape shape{
             config.heads,         config.kv_heads, config.head_dim, length_, parts_.traits.attention_scale,
             parts_.traits.window, config.score_cap};
-        const Buffer mixed = backend_.attention(q, k, v, shape);
+        Buffer mixed = backend_.attention(q, k, v, shape);
+        if (!parts_.head_mix.empty())
+            mixed = backend_.multiply(mixed, Transpose::No, parts_.head_mix, Transpose::Yes);
         observe(LinearRole::Output, -1, mixed);
         return parts_.attention_result_norm.apply(project(LinearRole::Output, -1, mixed), backend_);
     }
@@ -234,7 +238,9 @@ private:
     /// The MLP itself (−1), or one of many.
     Buffer expert(const Buffer& x, int number)
     {
-        const Buffer inner = activated(x, number);
+        Buffer inner = activated(x, number);
+        if (!parts_.head_mix.empty())
+            backend_.hadamard(inner, Transpose::No);
         observe(LinearRole::Down, number, inner);
         return project(LinearRole::Down, number, inner);
     }
@@ -315,6 +321,10 @@ Result<TransformerBlock> TransformerBlock::load(const Model& model, const Weight
         return loaded.error();
     if (auto loaded = parts->load_linears(model, weights, block, backend); !loaded)
         return loaded.error();
+    if (model.rotation()) {
+        const MatrixD mix = head_mix(model.config().heads, model.config().head_dim);
+        parts->head_mix = backend.upload(Matrix(mix.cast<float>()));
+    }
     parts->fused = fused_attention_parts(model.config(), parts->traits.rows_by_head);
     auto rotation = model.architecture().rotation(model.config(), block);
     if (!rotation)

@@ -5,6 +5,7 @@
 #include "core/base/sha256.h"
 #include "core/base/thread_pool.h"
 #include "core/linalg/weighted_low_rank.h"
+#include "core/methods/needed_moments.h"
 
 #include <fmt/format.h>
 
@@ -180,8 +181,11 @@ struct Progress {
     std::chrono::steady_clock::time_point saved = std::chrono::steady_clock::now();
 };
 
-Result<LayerWork> prepare(const CurveSource& source, std::uint64_t seed, const LayerPlan& row)
+/// `requests` are of one layer.
+Result<LayerWork> prepare(const CurveSource& source, std::uint64_t seed,
+                          std::span<const CurveRequest> requests)
 {
+    const LayerPlan& row = requests.front().row;
     const LinearLayer* layer = source.model.find_linear(row.layer);
     if (!layer)
         return usage_error("the model has no linear layer of this name", row.layer);
@@ -190,7 +194,14 @@ Result<LayerWork> prepare(const CurveSource& source, std::uint64_t seed, const L
         return weight.error();
     Moments moments;
     if (source.calibration) {
-        auto read = source.calibration->moments(layer->input_group);
+        // One that asks for more serves the others too.
+        const auto demanding =
+            std::find_if(requests.begin(), requests.end(), [](const CurveRequest& request) {
+                return find_method(request.row.method)->info().needs.quantized_activations;
+            });
+        const LayerPlan& most = (demanding == requests.end() ? requests.front() : *demanding).row;
+        auto read = needed_moments(find_method(most.method)->info(), most.parameters, *source.calibration,
+                                   layer->input_group);
         if (!read)
             return read.error();
         moments = std::move(*read);
@@ -202,7 +213,7 @@ Result<LayerWork> prepare(const CurveSource& source, std::uint64_t seed, const L
 Status measure_layer(const CurveSource& source, std::uint64_t seed, std::span<const CurveRequest> requests,
                      std::span<ErrorCurve> curves, Progress& progress)
 {
-    auto work = prepare(source, seed, requests.front().row);
+    auto work = prepare(source, seed, requests);
     if (!work)
         return work.error();
     const std::string calibration = source.calibration ? source.calibration->id() : std::string();
@@ -352,10 +363,10 @@ Result<std::vector<ErrorCurve>> measure_curves(const CurveSource& source, std::u
         const auto method = require_method(requests[i].row.method);
         if (!method)
             return method.error().in(requests[i].row.layer);
-        if ((*method)->info().needs.hessian && !source.calibration)
-            return usage_error(fmt::format("method {} needs a calibration", requests[i].row.method),
-                               requests[i].row.layer,
-                               "Make one with rankscope-cli calibrate and give it with --calibration");
+        if (auto served = check_calibration((*method)->info(), requests[i].row.parameters, source.calibration,
+                                            requests[i].row.layer);
+            !served)
+            return served.error();
         if (i == 0 || requests[i].row.layer != requests[i - 1].row.layer)
             starts.push_back(i);
     }

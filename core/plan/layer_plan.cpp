@@ -4,6 +4,7 @@
 #include "core/base/atomic_file.h"
 #include "core/methods/common_parameters.h"
 #include "core/methods/method.h"
+#include "core/methods/rank_share.h"
 
 #include <fmt/format.h>
 
@@ -65,6 +66,23 @@ Result<Parameters> fit_to_shape(const MethodInfo& method, Parameters parameters,
         parameters = std::move(*lowered);
     }
     return parameters;
+}
+
+/// The values with a rank that is a share ("10%") as the number of this layer. `layer` null: unknown.
+Result<Given> with_resolved_rank(Given values, const LinearLayer* layer)
+{
+    const auto rank = values.find("rank");
+    if (rank == values.end())
+        return values;
+    const auto* text = std::get_if<std::string>(&rank->second);
+    if (!layer && text && text->ends_with('%'))
+        return usage_error(fmt::format("rank {} is a share of a layer whose shape is not known here", *text),
+                           {}, "Give the rank as a whole number");
+    auto resolved = resolved_rank(rank->second, layer ? layer->out : 0, layer ? layer->in : 0);
+    if (!resolved)
+        return resolved.error();
+    rank->second = std::move(*resolved);
+    return values;
 }
 
 Status check_row(const LayerPlan& row, const LinearLayer& layer)
@@ -300,6 +318,10 @@ Result<LayerPlan> changed_row(const LayerPlan& row, const Setting& setting, cons
             given.emplace(key, value);
         }
     }
+    auto resolved = with_resolved_rank(std::move(given), model ? model->find_linear(row.layer) : nullptr);
+    if (!resolved)
+        return resolved.error().in(row.layer);
+    given = std::move(*resolved);
     auto method = require_method(changed.method);
     if (!method)
         return method.error().in(row.layer);
@@ -442,17 +464,20 @@ Result<Plan> uniform_plan(const Model& model, std::string_view method,
     if (!found)
         return found.error();
     const MethodInfo& info = (*found)->info();
-    auto parameters = Parameters::make(info, given);
-    if (!parameters)
-        return parameters.error().in("method " + info.id);
     Plan plan;
     plan.checkpoint_hash = model.checkpoint().header_hash();
     plan.seed = seed;
     bool any = false;
     for (const LinearLayer& layer : model.linears()) {
         const bool include = globs.empty() || glob_match_any(globs, layer.name);
+        auto values = with_resolved_rank(given, &layer);
+        if (!values)
+            return values.error().in("method " + info.id);
+        auto parameters = Parameters::make(info, *values);
+        if (!parameters)
+            return parameters.error().in("method " + info.id);
         // Layers that are left out must be legal too when somebody includes them later.
-        auto fitted = fit_to_shape(info, *parameters, include ? given : Given{}, layer);
+        auto fitted = fit_to_shape(info, std::move(*parameters), include ? given : Given{}, layer);
         if (!fitted)
             return fitted.error();
         LayerPlan row{layer.name, include, info.id, std::move(*fitted), false};

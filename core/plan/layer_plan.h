@@ -42,7 +42,8 @@ struct Plan {
 
 /// The same method for all linears; those whose name matches none of `globs` (comma-separated; empty: all match) are
 /// not included. A rank, or a number of outlier channels, that was not `given` is lowered to what fits each matrix; a
-/// given one that does not fit is a Usage error naming the first such layer.
+/// given one that does not fit is a Usage error naming the first such layer. A rank may be a share of each matrix,
+/// "10%" (rank_share.h), here and in apply_setting.
 Result<Plan> uniform_plan(const Model& model, std::string_view method,
                           const std::map<std::string, ParameterValue, std::less<>>& given, std::uint64_t seed,
                           std::string_view globs = {});

@@ -181,24 +181,32 @@ GridBuffers fit_grid(const Buffer& w, const UniformGrid& grid, Backend& backend,
 Result<FeedbackFactor> FeedbackFactor::make(const MatrixD& hessian, bool act_order, Backend& backend,
                                             Monitor& monitor)
 {
-    FeedbackFactor result;
-    const Index n = hessian.rows();
+    std::vector<Index> order;
     if (act_order && hessian.rows() == hessian.cols()) {
-        result.order_ = falling_diagonal(hessian);
+        order = falling_diagonal(hessian);
     } else {
-        result.order_.resize(static_cast<std::size_t>(n));
-        std::iota(result.order_.begin(), result.order_.end(), Index{0});
+        order.resize(static_cast<std::size_t>(hessian.rows()));
+        std::iota(order.begin(), order.end(), Index{0});
     }
+    const auto factored = reversed_cholesky(hessian, order, backend, monitor);
+    if (!factored)
+        return factored.error();
+    return from_reversed(*factored, std::move(order), backend);
+}
+
+FeedbackFactor FeedbackFactor::from_reversed(const ReversedFactor& factored, std::vector<Index> order,
+                                             Backend& backend)
+{
+    FeedbackFactor result;
+    result.order_ = std::move(order);
     if (!is_identity(result.order_)) {
         result.inverse_.resize(result.order_.size());
         for (std::size_t i = 0; i < result.order_.size(); ++i)
             result.inverse_[static_cast<std::size_t>(result.order_[i])] = static_cast<Index>(i);
     }
-    auto factored = reversed_cholesky(hessian, result.order_, backend, monitor);
-    if (!factored)
-        return factored.error();
-    result.damped_further_ = factored->damping > 0.0;
-    const MatrixD& lower = factored->lower;
+    result.damped_further_ = factored.damping > 0.0;
+    const MatrixD& lower = factored.lower;
+    const Index n = lower.rows();
     // Column k of the flipped factor divided by its diagonal is U; the diagonal squared is D.
     Matrix upper = Matrix::Zero(n, n);
     const VectorD corners = lower.diagonal().reverse();

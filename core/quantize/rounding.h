@@ -37,6 +37,9 @@ public:
     /// positive definite).
     static Result<FeedbackFactor> make(const MatrixD& hessian, bool act_order, Backend& backend,
                                        Monitor& monitor);
+    /// From the factor of reversed_cholesky(hessian, order) that the caller has already.
+    static FeedbackFactor from_reversed(const ReversedFactor& factored, std::vector<Index> order,
+                                        Backend& backend);
 
     /// Large matrices are cut into blocks of rows, which are independent, so that a cancel is soon heard.
     RoundedBuffers round(const Buffer& w, const GridBuffers& grid, Backend& backend, Monitor& monitor) const;

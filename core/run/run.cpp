@@ -3,6 +3,7 @@
 
 #include "core/base/atomic_file.h"
 #include "core/base/byte_size.h"
+#include "core/methods/needed_moments.h"
 #include "core/run/detail/block_execution.h"
 #include "core/run/detail/layer_file.h"
 #include "core/run/detail/layer_scheduler.h"
@@ -100,9 +101,12 @@ private:
 
 Status Execution::refuse_impossible(const Job& job, std::uint64_t memory_budget_bytes) const
 {
-    if (job.method->info().needs.hessian && !calibration_ && !learns_from_blocks(*job.row))
-        return usage_error(fmt::format("method {} needs a calibration", job.row->method), job.row->layer,
-                           "Make one with rankscope-cli calibrate and give it with --calibration");
+    if (!learns_from_blocks(*job.row)) {
+        if (auto served =
+                check_calibration(job.method->info(), job.row->parameters, calibration_, job.row->layer);
+            !served)
+            return served;
+    }
     if (memory_budget_bytes > 0 && job.memory_bytes > memory_budget_bytes)
         return Error{ErrorKind::NoSpace,
                      fmt::format("this layer needs about {} of memory, the budget is {}",
@@ -235,7 +239,8 @@ Status Execution::compute(const Job& job, RunIndex& index)
         return weight.error();
     Moments moments;
     if (calibration_) {
-        auto read = calibration_->moments(job.layer->input_group);
+        auto read = needed_moments(job.method->info(), job.row->parameters, *calibration_,
+                                   job.layer->input_group);
         if (!read)
             return read.error();
         moments = std::move(*read);
@@ -363,7 +368,9 @@ Status Run::execute(std::shared_ptr<const Model> model, const Plan& plan,
             return served;
         std::error_code problem;
         const fs::path checkpoint = fs::absolute(model->path(), problem).lexically_normal();
-        const RunManifest manifest{checkpoint, complete.checkpoint_hash, complete.calibration_id};
+        RunManifest manifest{checkpoint, complete.checkpoint_hash, complete.calibration_id, {}};
+        if (const RotationManifest* rotation = model->rotation())
+            manifest.rotation_seed = rotation->seed;
         auto target = open_folder(folder, manifest, complete, options, execution);
         if (!target)
             return target.error();

@@ -23,19 +23,26 @@ public:
         if (!decomposition)
             return decomposition.error();
         LinearWeight result;
-        // In a rotated basis the parts would need rotated activations; the dense weight gives the same
-        // outputs.
-        const bool rotated = !decomposition->transform.empty();
-        Matrix quantized = rotated ? decomposition->reconstruct() : decomposition->quantized.dequantize();
+        Matrix quantized = decomposition->quantized.dequantize();
+        LowRank factors = std::move(decomposition->low_rank);
+        if (!decomposition->transform.empty()) {
+            // In a rotated basis the parts would need rotated activations.
+            const Incoherence& transform = decomposition->transform;
+            const auto cpu = make_cpu_backend();
+            if (quantized.size() > 0)
+                quantized = transform.restored_weight(quantized, *cpu);
+            factors.left = transform.restored_left(factors.left, *cpu);
+            factors.right = transform.restored_right(factors.right, *cpu);
+        }
         if (quantized.size() == 0)
             quantized = Matrix::Zero(layer.out, layer.in);
-        const LowRank& factors = decomposition->low_rank;
         if (quantized.rows() != layer.out || quantized.cols() != layer.in
             || (factors.rank() > 0 && (factors.left.rows() != layer.out || factors.right.cols() != layer.in)))
             return bad_input("the run's layer does not have the shape of the model's", layer.name,
                              "Compress this checkpoint again");
         result.weight = backend.upload(quantized);
-        if (factors.rank() > 0 && !rotated) {
+        result.activations = decomposition->activations;
+        if (factors.rank() > 0) {
             result.left = backend.upload(factors.left);
             result.right = backend.upload(factors.right);
         }

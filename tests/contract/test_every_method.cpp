@@ -64,6 +64,17 @@ Given small_given(const MethodInfo& info, std::int64_t rank)
     return given;
 }
 
+/// The layer with its activations rounded as the method asks for.
+SampleLayer with_fitting_moments(SampleLayer layer, const MethodInfo& info, const Given& given)
+{
+    const auto parameters = Parameters::make(info, given);
+    const ActivationQuantization wanted =
+        parameters ? activations_of(info, *parameters) : ActivationQuantization{};
+    if (wanted.active())
+        layer.moments = moments_of(layer.activations, {wanted.bits, wanted.clip});
+    return layer;
+}
+
 bool all_finite(const Decomposition& d)
 {
     bool finite = d.quantized.scales.allFinite() && d.quantized.zeros.allFinite()
@@ -262,8 +273,9 @@ private slots:
                 codebook && !variant.contains("codebook")
                 && offers(nearest.info(), "codebook", codebook->fallback))
                 nearest_given["codebook"] = codebook->fallback;
-            const auto rounded = run(nearest, layer, nearest_given);
+            auto rounded = run(nearest, layer, nearest_given);
             QVERIFY(rounded.has_value());
+            rounded->activations = result->activations; // on the same inputs
             const DecompositionQuality own = measure(layer.weight, *result, &layer.moments);
             const DecompositionQuality base = measure(layer.weight, *rounded, &layer.moments);
             // Its own objective: the output error where it sees activations, else the error of the weight.
@@ -457,7 +469,7 @@ private slots:
     void both_ends_of_every_range_work()
     {
         QFETCH(const Method*, method);
-        const SampleLayer layer = sample_layer({10, 18, 60, 2}, 10);
+        const SampleLayer base = sample_layer({10, 18, 60, 2}, 10);
         for (const ParameterInfo& parameter : method->info().parameters) {
             std::vector<ParameterValue> values;
             switch (parameter.type) {
@@ -481,6 +493,7 @@ private slots:
                     continue; // a million of them: more of the same
                 Given given = small_given(method->info(), 4);
                 given[parameter.name] = value;
+                const SampleLayer layer = with_fitting_moments(base, method->info(), given);
                 const auto result = run(*method, layer, given);
                 if (parameter.name == "objective" && value == ParameterValue(std::string("block"))) {
                     QVERIFY(!result.has_value()); // a layer alone has no block

@@ -2,21 +2,16 @@
 #include "tests/support/sample_layer.h"
 
 #include "core/base/random.h"
+#include "core/calibration/quantized_activations.h"
 #include "tests/support/numbers.h"
 
 #include <cmath>
 
 namespace rankscope::test {
 
-Moments moments_of(const Matrix& activations)
+Moments moments_of(const Matrix& activations, const ActivationQuantization& rounding)
 {
-    const MatrixD x = activations.cast<double>();
-    Moments moments;
-    moments.tokens = static_cast<std::uint64_t>(x.cols());
-    moments.hessian = x * x.transpose() / static_cast<double>(std::max<Index>(1, x.cols()));
-    moments.mean_abs = x.cwiseAbs().rowwise().mean();
-    moments.max_abs = x.cwiseAbs().rowwise().maxCoeff();
-    return moments;
+    return moments_of(MatrixD(activations.transpose().cast<double>()), rounding);
 }
 
 SampleLayer sample_layer(const SampleShape& shape, std::uint64_t seed)

@@ -27,7 +27,7 @@ const Handler* find_handler(std::string_view method)
     static const std::vector<Handler> table = [] {
         std::vector<Handler> all;
         for (const auto& part : {rounding_handlers(), codebook_handlers(), low_rank_handlers(),
-                                 joint_handlers(), learned_handlers(), transform_handlers(),
+                                 joint_handlers(), lrc_handlers(), learned_handlers(), transform_handlers(),
                                  statistics_handlers(), planning_handlers(), evaluation_handlers()})
             all.insert(all.end(), part.begin(), part.end());
         return all;
@@ -66,15 +66,18 @@ UniformGrid grid_parameter(const GoldenCase& golden)
 }
 
 Result<Decomposition> run_method(std::string_view id, const GoldenCase& golden, const Moments* moments,
-                                 Backend& backend)
+                                 Backend& backend,
+                                 const std::map<std::string, ParameterValue, std::less<>>& changed)
 {
     const auto method = require_method(id);
     if (!method)
         return method.error();
     const MethodInfo& info = (*method)->info();
-    const auto given = cli::case_parameters(info, golden.parameters());
+    auto given = cli::case_parameters(info, golden.parameters());
     if (!given)
         return given.error();
+    for (const auto& [name, value] : changed)
+        given->insert_or_assign(name, value);
     auto parameters = Parameters::make(info, *given);
     if (!parameters)
         return parameters.error();

@@ -26,6 +26,7 @@ std::vector<Handler> rounding_handlers();
 std::vector<Handler> codebook_handlers();
 std::vector<Handler> low_rank_handlers();
 std::vector<Handler> joint_handlers();
+std::vector<Handler> lrc_handlers();
 std::vector<Handler> learned_handlers();
 std::vector<Handler> transform_handlers();
 std::vector<Handler> statistics_handlers();
@@ -42,9 +43,11 @@ UniformGrid grid_parameter(const GoldenCase& golden);
 
 /// Runs a registered method with the case's parameters on tensor W. Names of a case that mean what this build
 /// always does
-/// ("rht": false) are accepted; other unknown ones, or other values of these, are an error.
+/// ("rht": false) are accepted; other unknown ones, or other values of these, are an error. `changed` wins over
+/// the case.
 Result<Decomposition> run_method(std::string_view id, const GoldenCase& golden, const Moments* moments,
-                                 Backend& backend);
+                                 Backend& backend,
+                                 const std::map<std::string, ParameterValue, std::less<>>& changed = {});
 
 /// H as the case gives it, or X·Xᵀ/tokens of its X with the mean |x|.
 Moments case_moments(const GoldenCase& golden);

@@ -115,6 +115,30 @@ Buffer with_precision(MatrixD matrix, Precision precision)
     return make_buffer(Matrix(matrix.cast<float>()));
 }
 
+void solve_triangle(CBLAS_TRANSPOSE transpose, int n, int count, const float* triangle, float* b)
+{
+    cblas_strsm(CblasRowMajor, CblasLeft, CblasLower, transpose, CblasNonUnit, n, count, 1.0F, triangle, n, b,
+                count);
+}
+
+void solve_triangle(CBLAS_TRANSPOSE transpose, int n, int count, const double* triangle, double* b)
+{
+    cblas_dtrsm(CblasRowMajor, CblasLeft, CblasLower, transpose, CblasNonUnit, n, count, 1.0, triangle, n, b,
+                count);
+}
+
+/// Columns in stretches, each in the triangle's precision.
+template <class T, class B>
+void solve_columns(const RowMajor<T>& triangle, Transpose transpose, RowMajor<B>& b)
+{
+    for_stretches(b.cols(), k_solve_columns, [&](Index first, Index count) {
+        RowMajor<T> part = b.middleCols(first, count).template cast<T>();
+        solve_triangle(transpose == Transpose::Yes ? CblasTrans : CblasNoTrans, blas_int(triangle.rows()),
+                       blas_int(count), triangle.data(), part.data());
+        b.middleCols(first, count) = part.template cast<B>();
+    });
+}
+
 } // namespace
 
 Result<Buffer> CpuBackend::cholesky(const Buffer& h)
@@ -139,23 +163,17 @@ void CpuBackend::solve_lower(const Buffer& lower, Transpose transpose, Buffer& b
     require(lower.rows() == lower.cols() && lower.rows() == b.rows(), "solve_lower", "shapes do not match");
     if (b.empty())
         return;
+    if (lower.precision() == Precision::Float32 && b.precision() == Precision::Float32) {
+        solve_columns(elements<float>(lower), transpose, elements<float>(b));
+        return;
+    }
     MatrixD converted;
     const MatrixD* triangle = &converted;
     if (lower.precision() == Precision::Float64)
         triangle = &elements<double>(lower);
     else
         converted = double_copy(lower);
-    const int n = blas_int(triangle->rows());
-    with_elements(b, [&](auto& matrix) {
-        using T = typename std::remove_cvref_t<decltype(matrix)>::Scalar;
-        for_stretches(matrix.cols(), k_solve_columns, [&](Index first, Index count) {
-            MatrixD part = matrix.middleCols(first, count).template cast<double>();
-            cblas_dtrsm(CblasRowMajor, CblasLeft, CblasLower,
-                        transpose == Transpose::Yes ? CblasTrans : CblasNoTrans, CblasNonUnit, n,
-                        blas_int(count), 1.0, triangle->data(), n, part.data(), blas_int(count));
-            matrix.middleCols(first, count) = part.template cast<T>();
-        });
-    });
+    with_elements(b, [&](auto& matrix) { solve_columns(*triangle, transpose, matrix); });
 }
 
 SymmetricEigen CpuBackend::top_eigen(const Buffer& symmetric, Index count)

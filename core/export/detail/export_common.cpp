@@ -66,6 +66,11 @@ Status check_complete(const Run& run, const Model& model)
         return bad_input("this run is not complete: " + std::to_string(finished.size()) + " of "
                              + std::to_string(wanted) + " layers are finished, " + missing + " is not",
                          run.path().string(), "Finish it with compress --resume first");
+    if (model.rotation())
+        return bad_input("the run is of a rotated model, which turns activations by Hadamard matrices as it "
+                         "computes; no format that can be exported tells its clients to do so",
+                         run.path().string(),
+                         "Measure it with evaluate, or compress the model unrotated for export");
     if (run.plan().checkpoint_hash != model.checkpoint().header_hash())
         return bad_input("the checkpoint has changed since this run was made from it", model.path().string(),
                          "Restore the checkpoint, or compress it again");

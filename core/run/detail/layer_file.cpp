@@ -17,8 +17,9 @@ namespace {
 
 constexpr std::string_view k_format = "rankscope.layer";
 constexpr std::string_view k_version = "3";
+constexpr std::string_view k_rounded_version = "4"; ///< of a layer that rounds its input
 /// 1: uniform grids only, no transform; 2: uniform grids and the lattice.
-constexpr std::array<std::string_view, 3> k_known_versions{"1", "2", k_version};
+constexpr std::array<std::string_view, 4> k_known_versions{"1", "2", k_version, k_rounded_version};
 /// Signs and then T_n of hadamard_matrix.h, on both sides: the number changes with that rule.
 constexpr std::string_view k_transform = "hadamard-1";
 
@@ -50,7 +51,7 @@ std::map<std::string, std::string> describe(const LayerPlan& row, const Decompos
 {
     const UniformGrid& grid = decomposition.quantized.grid;
     return {{"format", std::string(k_format)},
-            {"version", std::string(k_version)},
+            {"version", std::string(decomposition.activations.active() ? k_rounded_version : k_version)},
             {"layer", row.layer},
             {"method", row.method},
             {"bits", std::to_string(grid.bits)},
@@ -62,6 +63,8 @@ std::map<std::string, std::string> describe(const LayerPlan& row, const Decompos
             {"transform", decomposition.transform.empty() ? "none" : std::string(k_transform)},
             {"factor_bits", std::to_string(decomposition.factors.bits)},
             {"factor_scale", decomposition.factors.per_component ? "component" : "matrix"},
+            {"activation_bits", std::to_string(decomposition.activations.bits)},
+            {"activation_clip", Json(decomposition.activations.clip).dump()},
             {"quantization_scale", Json(decomposition.quantization_scale).dump()}};
 }
 
@@ -164,6 +167,23 @@ Status read_transform(const CheckpointReader& reader, Decomposition& decompositi
     if (!right)
         return right.error();
     decomposition.transform = Incoherence(std::move(*left), std::move(*right));
+    return {};
+}
+
+/// How the layer rounds its input; files of other versions do not.
+Status read_activations(const Json& metadata, Decomposition& decomposition)
+{
+    if (metadata["version"].string() != k_rounded_version)
+        return {};
+    const auto bits = integer_of(metadata, "activation_bits");
+    if (!bits)
+        return bits.error();
+    const auto clip = Json::parse(metadata["activation_clip"].string());
+    const bool legal = *bits >= 2 && (*bits <= 8 || *bits == k_unquantized_bits) && clip && clip->is_number()
+                       && clip->number() > 0.0 && clip->number() <= 1.0;
+    if (!legal)
+        return damaged("its metadata names no rounding of activations that exists");
+    decomposition.activations = {static_cast<int>(*bits), clip->number()};
     return {};
 }
 
@@ -298,6 +318,8 @@ Result<Decomposition> read_layer_file(const std::filesystem::path& file)
         decomposition.low_rank.left.resize(decomposition.quantized.rows(), 0);
         decomposition.low_rank.right.resize(0, decomposition.quantized.cols());
     }
+    if (auto read = read_activations(metadata, decomposition); !read)
+        return read.error().in(file.string());
     if (auto read = read_transform(**reader, decomposition); !read)
         return read.error().in(file.string());
     if (auto fits = check_shapes(decomposition); !fits)

@@ -2,6 +2,7 @@
 #include "core/run/detail/layer_scheduler.h"
 
 #include "core/base/thread_pool.h"
+#include "core/methods/method.h"
 
 #include <list>
 #include <mutex>
@@ -103,11 +104,15 @@ std::uint64_t estimated_job_bytes(const LayerPlan& row, const LinearLayer& layer
         10; // W, Q, codes, L·R, residuals and what a product needs for a while
     constexpr std::uint64_t k_hessian_copies =
         5; // H, its damped copy, the factor and its float32 form, a Gram product
+    constexpr std::uint64_t k_covariance_copies =
+        6; // of rounded activations: two covariances, damped moments, their factors and forms in float32
     const auto out = static_cast<std::uint64_t>(layer.out);
     const auto in = static_cast<std::uint64_t>(layer.in);
     std::uint64_t bytes = k_weight_copies * 4 * out * in;
     if (with_hessian)
         bytes += k_hessian_copies * 8 * in * in;
+    if (const Method* method = find_method(row.method); method && method->info().needs.quantized_activations)
+        bytes += k_covariance_copies * 8 * in * in;
     if (row.parameters.values().contains("rank"))
         bytes += 3 * 8 * out * out; // A·H·Aᵀ, its eigenvectors and their workspace
     return bytes;

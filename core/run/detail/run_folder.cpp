@@ -77,6 +77,8 @@ Json RunManifest::to_json() const
     json.set("program", RANKSCOPE_VERSION);
     json.set("checkpoint", std::move(checkpoint_json));
     json.set("calibration_id", calibration_id);
+    if (rotation_seed)
+        json.set("rotation", "seed " + std::to_string(*rotation_seed));
     return json;
 }
 
@@ -93,7 +95,7 @@ Result<RunManifest> RunManifest::read(const fs::path& folder)
                                      (*json)["version"].dump(), k_version),
                          folder.string(), "Use the version of the program that made the run");
     return RunManifest{(*json)["checkpoint"]["path"].string(), (*json)["checkpoint"]["hash"].string(),
-                       (*json)["calibration_id"].string()};
+                       (*json)["calibration_id"].string(), {}};
 }
 
 FolderLock::FolderLock(FolderLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}

@@ -17,6 +17,7 @@ struct RunManifest {
     std::filesystem::path checkpoint;
     std::string checkpoint_hash;
     std::string calibration_id; ///< empty: none
+    std::optional<std::uint64_t> rotation_seed = {}; ///< of a rotated model; for whoever reads run.json
 
     Json to_json() const;
     static Result<RunManifest> read(const std::filesystem::path& folder);

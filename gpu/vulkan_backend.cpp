@@ -155,6 +155,8 @@ Result<std::unique_ptr<Backend>> open_backend(const std::string& choice)
         return open_best_backend();
     if (choice == "cpu")
         return make_cpu_backend();
+    if (choice == "cpu:bf16")
+        return make_bfloat_cpu_backend();
     if (choice == "vulkan")
         return make_vulkan_backend(0);
     if (choice.starts_with(k_prefix)) {
@@ -166,7 +168,7 @@ Result<std::unique_ptr<Backend>> open_backend(const std::string& choice)
             return make_vulkan_backend(index);
     }
     return usage_error(fmt::format("\"{}\" is not a compute device", choice), "--backend",
-                       "Use auto, cpu, vulkan or vulkan:INDEX (rankscope-cli devices lists them)");
+                       "Use auto, cpu, cpu:bf16, vulkan or vulkan:INDEX (rankscope-cli devices lists them)");
 }
 
 } // namespace rankscope

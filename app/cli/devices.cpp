@@ -114,6 +114,19 @@ Result<Output> list_devices(bool with_test)
                                              format_byte_size(available_memory_bytes()));
     if (auto added = add(std::move(cpu_json), cpu_text, "cpu", true); !added)
         return added.error();
+    if (const auto rounding = make_bfloat_cpu_backend(); rounding) {
+        Json json;
+        json.set("id", (*rounding)->id());
+        json.set("name", (*rounding)->name());
+        json.set("type", "cpu");
+        json.set("memory_bytes", available_memory_bytes());
+        json.set("usable", true);
+        // Its products are rounded on purpose: the self-test would call them wrong.
+        const std::string text = fmt::format("cpu:bf16  {}: faster and rounded; only where asked for\n",
+                                             (*rounding)->name());
+        if (auto added = add(std::move(json), text, "cpu:bf16", false); !added)
+            return added.error();
+    }
     auto devices = vulkan_devices();
     output.document.set("vulkan", devices ? Json() : Json(devices.error().sentence()));
     if (devices) {

@@ -15,7 +15,7 @@ namespace rankscope {
 /// Vulkan context takes up to half a second. Thread-safe.
 class Device {
 public:
-    /// `choice`: auto, cpu, vulkan, vulkan:INDEX.
+    /// `choice`: auto, cpu, cpu:bf16, vulkan, vulkan:INDEX.
     explicit Device(QString choice) : choice_(std::move(choice)) {}
 
     /// The chosen device. A choice that cannot be had is replaced by the CPU; fallback() then says why.

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/compute/detail/cpu_backend.h"
+#include "core/compute/detail/micro_kernel.h"
 
 namespace rankscope {
 
@@ -23,7 +24,26 @@ Buffer Backend::difference(const Buffer& a, const Buffer& b)
     return result;
 }
 
-std::unique_ptr<Backend> make_cpu_backend() { return std::make_unique<detail::CpuBackend>(); }
+Buffer Backend::prepare_weight(Index rows, Index cols, const RowDecoder& decode)
+{
+    Matrix weight(rows, cols);
+    for (Index row = 0; row < rows; ++row)
+        decode(row, weight.row(row).data());
+    return prepare_weight(upload(weight));
+}
+
+std::unique_ptr<Backend> make_cpu_backend()
+{
+    return std::make_unique<detail::CpuBackend>(detail::Factors::Float32);
+}
+
+Result<std::unique_ptr<Backend>> make_bfloat_cpu_backend()
+{
+    if (detail::micro_kernel().bfloats == nullptr)
+        return usage_error("this CPU has no products of bfloat16 numbers (AVX512-BF16)", "--backend",
+                           "Use --backend cpu");
+    return std::unique_ptr<Backend>(std::make_unique<detail::CpuBackend>(detail::Factors::Bfloat16));
+}
 
 void Backend::rope_backward(Buffer& dy, const RopeShape& shape)
 {

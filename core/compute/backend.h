@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -82,6 +83,9 @@ struct RopeShape {
     double attention_factor = 1.0;             ///< multiplies cos and sin (YaRN, long RoPE)
 };
 
+/// Writes row `row` of a matrix to `values`.
+using RowDecoder = std::function<void(Index row, float* values)>;
+
 /// Where the arithmetic happens. Buffers stay on the device, so that a method or a forward pass never bounces data;
 /// the same algorithm text runs on every backend and the CPU is the reference. Thread-safe: several layer jobs may use
 /// one backend at a time. Operations throw BackendFailure when the device fails and never return wrong numbers.
@@ -100,6 +104,9 @@ public:
     virtual Buffer upload(const Eigen::Ref<const MatrixD>& matrix) = 0;
     virtual Matrix download(const Buffer& buffer) = 0;
     virtual MatrixD download_double(const Buffer& buffer) = 0;
+    /// The matrix behind a float32 buffer, to be read without a copy while the buffer lives; null when it is not in host
+    /// memory.
+    virtual const Matrix* host_matrix(const Buffer&) const { return nullptr; }
     virtual Buffer convert(const Buffer& buffer, Precision precision) = 0; ///< a copy in the other precision
     virtual Buffer copy(const Buffer& buffer) = 0;
     /// Rows [first, first + count) as a new buffer.
@@ -117,8 +124,14 @@ public:
     /// is allowed: products are float32 per tile of 256 terms, sums across tiles float64 (the moments' case).
     virtual void gram(double alpha, const Buffer& x, Transpose tx, double beta, Buffer& c) = 0;
     /// A new buffer op(a) · op(b).
-    Buffer multiply(const Buffer& a, Transpose ta, const Buffer& b, Transpose tb);
+    virtual Buffer multiply(const Buffer& a, Transpose ta, const Buffer& b, Transpose tb);
     Buffer multiply(const Buffer& a, const Buffer& b) { return multiply(a, Transpose::No, b, Transpose::No); }
+
+    /// A float32 weight (out × in) in the form in which products x·Wᵀ run fastest, made once for many x. What comes back
+    /// serves gemm as b with Transpose::Yes and nothing else; it may be `weight` itself.
+    virtual Buffer prepare_weight(const Buffer& weight) { return weight; }
+    /// The same from rows that are decoded when they are needed, on several threads: no plain copy of them exists.
+    virtual Buffer prepare_weight(Index rows, Index cols, const RowDecoder& decode);
 
     // Element-wise and reductions ----------------------------------------------------------------------------
     virtual void add_scaled(double alpha, const Buffer& x, double beta, Buffer& y) = 0; ///< y = alpha·x + beta·y
@@ -203,5 +216,9 @@ public:
 
 /// The reference backend: Eigen over OpenBLAS/LAPACK on core's thread pool. Always available.
 std::unique_ptr<Backend> make_cpu_backend();
+/// The same ("cpu:bf16") with the factors of two kinds of products rounded to bfloat16, sums float32 as before: those
+/// with prepared weights, and Gram matrices of float32 into float64 (the moments). Errors: Usage, when this CPU has no
+/// such instruction (AVX512-BF16).
+Result<std::unique_ptr<Backend>> make_bfloat_cpu_backend();
 
 } // namespace rankscope

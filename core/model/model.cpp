@@ -333,7 +333,7 @@ Result<OutputHead> OutputHead::load(const Model& model, Backend& backend)
         return weight.error();
     OutputHead head;
     head.norm_ = std::move(*norm);
-    head.head_ = backend.upload(*weight);
+    head.head_ = backend.prepare_weight(backend.upload(*weight));
     head.logit_cap_ = model.config().logit_cap;
     return head;
 }

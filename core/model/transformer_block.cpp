@@ -148,6 +148,7 @@ Status TransformerBlock::Parts::load_linears(const Model& model, const WeightSou
             return weight.error();
         if (auto fits = check_shapes(layer, *weight); !fits)
             return fits.error();
+        weight->weight = backend.prepare_weight(weight->weight);
         linears[{layer.role, layer.expert}] = {layer, std::move(*weight)};
     }
     return complete() ? Status{} : internal_error("block " + std::to_string(block) + " lacks a linear");

@@ -3,6 +3,7 @@
 
 #include "core/base/thread_pool.h"
 #include "core/compute/backend.h"
+#include "core/compute/detail/rotation_tables.h"
 
 #include <cstdint>
 #include <functional>
@@ -11,9 +12,6 @@
 #include <utility>
 
 namespace rankscope::detail {
-
-template <class T>
-using RowMajor = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 /// Host memory behind a buffer; which of the two is used follows from the buffer's precision.
 class CpuStorage final : public BufferStorage {
@@ -83,14 +81,17 @@ void blas_gemm(Transpose ta, Transpose tb, Index m, Index n, Index k, float alph
 void blas_gemm(Transpose ta, Transpose tb, Index m, Index n, Index k, double alpha, const double* a,
                Index lda, const double* b, Index ldb, double beta, double* c, Index ldc);
 
+/// In which precision prepared weights and the moments' products take their factors.
+enum class Factors : std::uint8_t { Float32, Bfloat16 };
+
 /// The reference backend: OpenBLAS and LAPACK on tiles of fixed size, our own vector loops for the rest. One
 /// .cpp per group of operations.
 class CpuBackend final : public Backend {
 public:
-    CpuBackend();
+    explicit CpuBackend(Factors factors);
 
     std::string name() const override;
-    std::string id() const override { return "cpu"; }
+    std::string id() const override { return factors_ == Factors::Float32 ? "cpu" : "cpu:bf16"; }
     bool supports(Op) const override { return true; }
 
     Buffer allocate(Index rows, Index cols, Precision precision) override;
@@ -98,6 +99,7 @@ public:
     Buffer upload(const Eigen::Ref<const MatrixD>& matrix) override;
     Matrix download(const Buffer& buffer) override;
     MatrixD download_double(const Buffer& buffer) override;
+    const Matrix* host_matrix(const Buffer& buffer) const override;
     Buffer convert(const Buffer& buffer, Precision precision) override;
     Buffer copy(const Buffer& buffer) override;
     Buffer rows_of(const Buffer& buffer, Index first, Index count) override;
@@ -107,6 +109,9 @@ public:
     void gemm(double alpha, const Buffer& a, Transpose ta, const Buffer& b, Transpose tb, double beta,
               Buffer& c) override;
     void gram(double alpha, const Buffer& x, Transpose tx, double beta, Buffer& c) override;
+    Buffer multiply(const Buffer& a, Transpose ta, const Buffer& b, Transpose tb) override;
+    Buffer prepare_weight(const Buffer& weight) override;
+    Buffer prepare_weight(Index rows, Index cols, const RowDecoder& decode) override;
 
     void add_scaled(double alpha, const Buffer& x, double beta, Buffer& y) override;
     void scale_columns(Buffer& x, const VectorD& factors) override;
@@ -155,6 +160,10 @@ public:
                                            const LearnedGrid& grid) override;
     void adam_step(Buffer& parameter, const Buffer& gradient, Buffer& first, Buffer& second,
                    const AdamStep& step) override;
+
+private:
+    Factors factors_;
+    RotationTables rotations_;
 };
 
 } // namespace rankscope::detail

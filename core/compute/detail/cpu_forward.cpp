@@ -10,7 +10,6 @@
 namespace rankscope::detail {
 namespace {
 
-constexpr Index k_query_tile = 64; // queries whose scores are in memory at a time
 constexpr int k_lanes = 8;
 
 RANKSCOPE_MULTIARCH
@@ -30,6 +29,21 @@ double square_sum(const float* x, Index count)
 double square_sum(const double* x, Index count)
 {
     return Eigen::Map<const Eigen::ArrayXd>(x, count).square().sum();
+}
+
+/// out = x · factor ⊙ gain.
+RANKSCOPE_MULTIARCH
+void scale_row(const float* x, float factor, const float* gain, float* out, Index count)
+{
+    for (Index i = 0; i < count; ++i)
+        out[i] = x[i] * factor * gain[i];
+}
+
+RANKSCOPE_MULTIARCH
+void scale_row(const double* x, double factor, const double* gain, double* out, Index count)
+{
+    for (Index i = 0; i < count; ++i)
+        out[i] = x[i] * factor * gain[i];
 }
 
 RANKSCOPE_MULTIARCH
@@ -79,108 +93,35 @@ void softmax(double* scores, Index count) { softmax_doubles(scores, count); }
 
 namespace {
 
-/// cos and sin of every position and pair, in the precision of the activations.
+/// Pairs (first[i], second[i]) turned.
 template <class T>
-struct Rotation {
-    RowMajor<T> cosine; ///< positions × pairs
-    RowMajor<T> sine;
-};
-
-template <class T>
-Rotation<T> rotation_table(const RopeShape& shape)
+RANKSCOPE_INLINE void turn(T* first, T* second, const T* cosine, const T* sine, Index pairs)
 {
-    const Index pairs = static_cast<Index>(shape.inverse_frequency.size());
-    Rotation<T> table{RowMajor<T>(shape.sequence_length, pairs), RowMajor<T>(shape.sequence_length, pairs)};
-    for (Index position = 0; position < shape.sequence_length; ++position) {
-        for (Index i = 0; i < pairs; ++i) {
-            const double angle =
-                static_cast<double>(position) * shape.inverse_frequency[static_cast<std::size_t>(i)];
-            table.cosine(position, i) = static_cast<T>(shape.attention_factor * std::cos(angle));
-            table.sine(position, i) = static_cast<T>(shape.attention_factor * std::sin(angle));
-        }
+    for (Index i = 0; i < pairs; ++i) {
+        const T a = first[i];
+        const T b = second[i];
+        first[i] = a * cosine[i] - b * sine[i];
+        second[i] = b * cosine[i] + a * sine[i];
     }
-    return table;
 }
 
 /// One token: every head's pairs (i, i + pairs) turned.
-template <class T>
-void rotate_token(T* x, const RopeShape& shape, const T* cosine, const T* sine, Index pairs)
+RANKSCOPE_MULTIARCH
+void rotate_token(float* x, Index heads, Index head_dim, const float* cosine, const float* sine, Index pairs)
 {
-    for (Index head = 0; head < shape.heads; ++head) {
-        T* first = x + head * shape.head_dim;
-        T* second = first + pairs;
-        for (Index i = 0; i < pairs; ++i) {
-            const T a = first[i];
-            const T b = second[i];
-            first[i] = a * cosine[i] - b * sine[i];
-            second[i] = b * cosine[i] + a * sine[i];
-        }
-    }
+    for (Index head = 0; head < heads; ++head)
+        turn(x + head * head_dim, x + head * head_dim + pairs, cosine, sine, pairs);
 }
 
-template <class T>
-void cap_scores(T* scores, Index count, T cap)
+RANKSCOPE_MULTIARCH
+void rotate_token(double* x, Index heads, Index head_dim, const double* cosine, const double* sine,
+                  Index pairs)
 {
-    for (Index i = 0; i < count; ++i)
-        scores[i] = cap * std::tanh(scores[i] / cap);
-}
-
-template <class T>
-struct AttentionJob {
-    const RowMajor<T>& q;
-    const RowMajor<T>& k;
-    const RowMajor<T>& v;
-    RowMajor<T>& out;
-    const AttentionShape& shape;
-};
-
-/// Queries [first, first + count) of one head of one sequence. Only the keys they may see are touched.
-template <class T>
-void attend(const AttentionJob<T>& job, Index sequence, Index head, Index first, Index count)
-{
-    const AttentionShape& shape = job.shape;
-    const Index row = sequence * shape.sequence_length;
-    const Index column = head * shape.head_dim;
-    const Index kv_column = head / (shape.heads / shape.kv_heads) * shape.head_dim;
-    const Index oldest = shape.window > 0 ? std::max<Index>(0, first - shape.window + 1) : 0;
-    const Index keys = first + count - oldest;
-
-    RowMajor<T> scores(count, keys);
-    blas_gemm(Transpose::No, Transpose::Yes, count, keys, shape.head_dim, static_cast<T>(shape.scale),
-              job.q.data() + (row + first) * job.q.cols() + column, job.q.cols(),
-              job.k.data() + (row + oldest) * job.k.cols() + kv_column, job.k.cols(), T(0), scores.data(),
-              keys);
-    for (Index i = 0; i < count; ++i) {
-        const Index position = first + i;
-        const Index begin = shape.window > 0 ? std::max<Index>(0, position - shape.window + 1) - oldest : 0;
-        const Index end = position + 1 - oldest;
-        auto line = scores.row(i);
-        line.head(begin).setZero();
-        line.tail(keys - end).setZero();
-        if (shape.score_cap > 0.0)
-            cap_scores(line.data() + begin, end - begin, static_cast<T>(shape.score_cap));
-        softmax(line.data() + begin, end - begin);
-    }
-    blas_gemm(Transpose::No, Transpose::No, count, shape.head_dim, keys, T(1), scores.data(), keys,
-              job.v.data() + (row + oldest) * job.v.cols() + kv_column, job.v.cols(), T(0),
-              job.out.data() + (row + first) * job.out.cols() + column, job.out.cols());
+    for (Index head = 0; head < heads; ++head)
+        turn(x + head * head_dim, x + head * head_dim + pairs, cosine, sine, pairs);
 }
 
 } // namespace
-
-void require_attention(const Buffer& q, const Buffer& k, const Buffer& v, const AttentionShape& shape)
-{
-    const char* operation = "attention";
-    require(shape.heads > 0 && shape.kv_heads > 0 && shape.head_dim > 0 && shape.sequence_length > 0,
-            operation, "the shape has an empty dimension");
-    require(shape.heads % shape.kv_heads == 0, operation, "kv heads do not divide the heads");
-    require(q.cols() == shape.heads * shape.head_dim, operation, "queries have another width than the heads");
-    require(k.cols() == shape.kv_heads * shape.head_dim && v.cols() == k.cols(), operation,
-            "keys or values have another width than the kv heads");
-    require(k.rows() == q.rows() && v.rows() == q.rows() && q.rows() % shape.sequence_length == 0, operation,
-            "tokens are not whole sequences");
-    require(k.precision() == q.precision() && v.precision() == q.precision(), operation, "precisions differ");
-}
 
 Buffer CpuBackend::rms_norm(const Buffer& x, const Buffer& gain, double epsilon)
 {
@@ -196,10 +137,10 @@ Buffer CpuBackend::rms_norm(const Buffer& x, const Buffer& gain, double epsilon)
         for_stretches(in.rows(), rows_per_task(in.cols()), [&](Index first, Index count) {
             for (Index i = first; i < first + count; ++i) {
                 for (Index start = 0; start < in.cols(); start += width) {
-                    const auto part = in.row(i).segment(start, width).array();
-                    const double mean = square_sum(part.data(), width) / static_cast<double>(width);
+                    const T* part = in.row(i).data() + start;
+                    const double mean = square_sum(part, width) / static_cast<double>(width);
                     const T scale = static_cast<T>(1.0 / std::sqrt(mean + epsilon));
-                    out.row(i).segment(start, width).array() = part * scale * factors.row(0).array();
+                    scale_row(part, scale, factors.data(), out.row(i).data() + start, width);
                 }
             }
         });
@@ -234,32 +175,14 @@ void CpuBackend::rope(Buffer& x, const RopeShape& shape)
         return;
     with_elements(x, [&](auto& matrix) {
         using T = typename std::remove_cvref_t<decltype(matrix)>::Scalar;
-        const auto table = rotation_table<T>(shape);
+        const auto table = rotations_.of<T>(shape);
         for_stretches(matrix.rows(), rows_per_task(matrix.cols()), [&](Index first, Index count) {
             for (Index i = first; i < first + count; ++i) {
                 const Index position = i % shape.sequence_length;
-                rotate_token<T>(matrix.row(i).data(), shape, table.cosine.row(position).data(),
-                                table.sine.row(position).data(), pairs);
+                rotate_token(matrix.row(i).data(), shape.heads, shape.head_dim,
+                             table->cosine.row(position).data(), table->sine.row(position).data(), pairs);
             }
         });
-    });
-}
-
-Buffer CpuBackend::attention(const Buffer& q, const Buffer& k, const Buffer& v, const AttentionShape& shape)
-{
-    require_attention(q, k, v, shape);
-    if (q.empty())
-        return allocate(q.rows(), q.cols(), q.precision());
-    return with_elements(q, [&](const auto& queries) {
-        using T = typename std::remove_cvref_t<decltype(queries)>::Scalar;
-        RowMajor<T> out(queries.rows(), queries.cols());
-        const AttentionJob<T> job{queries, elements<T>(k), elements<T>(v), out, shape};
-        for_stretches(queries.rows() / shape.sequence_length * shape.heads, 1, [&](Index task, Index) {
-            for (Index first = 0; first < shape.sequence_length; first += k_query_tile)
-                attend<T>(job, task / shape.heads, task % shape.heads, first,
-                          std::min(k_query_tile, shape.sequence_length - first));
-        });
-        return make_buffer(std::move(out));
     });
 }
 

@@ -61,7 +61,7 @@ Matrix single_copy(const Buffer& buffer)
     return with_elements(buffer, [](const auto& matrix) { return Matrix(matrix.template cast<float>()); });
 }
 
-CpuBackend::CpuBackend()
+CpuBackend::CpuBackend(Factors factors) : factors_(factors)
 {
     thread_count(); // makes the pool, and with it BLAS single-threaded
 }
@@ -69,7 +69,8 @@ CpuBackend::CpuBackend()
 std::string CpuBackend::name() const
 {
     const int threads = thread_count();
-    return fmt::format("CPU ({} thread{})", threads, threads == 1 ? "" : "s");
+    return fmt::format("CPU ({} thread{}{})", threads, threads == 1 ? "" : "s",
+                       factors_ == Factors::Bfloat16 ? ", bfloat16 products" : "");
 }
 
 Buffer CpuBackend::allocate(Index rows, Index cols, Precision precision)
@@ -87,6 +88,12 @@ Buffer CpuBackend::upload(const Eigen::Ref<const MatrixD>& matrix) { return make
 Matrix CpuBackend::download(const Buffer& buffer) { return single_copy(buffer); }
 
 MatrixD CpuBackend::download_double(const Buffer& buffer) { return double_copy(buffer); }
+
+const Matrix* CpuBackend::host_matrix(const Buffer& buffer) const
+{
+    const auto* storage = dynamic_cast<const CpuStorage*>(buffer.storage());
+    return storage != nullptr && buffer.precision() == Precision::Float32 ? &storage->single : nullptr;
+}
 
 Buffer CpuBackend::convert(const Buffer& buffer, Precision precision)
 {

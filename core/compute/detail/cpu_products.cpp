@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/compute/detail/cpu_backend.h"
+#include "core/compute/detail/panels.h"
 
 #include <cblas.h>
 
+#include <variant>
 #include <vector>
 
 namespace rankscope::detail {
 namespace {
 
-constexpr Index k_tile = 256;        // edge of a tile of the result
-constexpr Index k_large_tile = 512;  // the same when there are enough of them: 5 % less packing
-constexpr Index k_block_terms = 256; // terms that a float32 product sums before float64 takes over
+constexpr Index k_tile = 256;       // edge of a tile of the result
+constexpr Index k_large_tile = 512; // the same when there are enough of them: 5 % less packing
 
 CBLAS_TRANSPOSE blas_transpose(Transpose transpose)
 {
@@ -37,13 +38,6 @@ Index stride_of(const M& matrix)
 }
 
 /// Lower triangle of the square c = alpha · x·xᵀ + beta · c (x n × k), row-major.
-void blas_syrk(Transpose tx, Index n, Index k, float alpha, const float* x, Index ldx, float beta, float* c,
-               Index ldc)
-{
-    cblas_ssyrk(CblasRowMajor, CblasLower, blas_transpose(tx), blas_int(n), blas_int(k), alpha, x,
-                blas_int(ldx), beta, c, blas_int(ldc));
-}
-
 void blas_syrk(Transpose tx, Index n, Index k, double alpha, const double* x, Index ldx, double beta,
                double* c, Index ldc)
 {
@@ -112,12 +106,11 @@ struct GramTile {
     Index i, j, rows, cols;
 };
 
-template <class T>
-void gram_tile(const GramTile& tile, T alpha, const RowMajor<T>& x, Transpose tx, T beta, RowMajor<T>& c)
+void gram_tile(const GramTile& tile, double alpha, const MatrixD& x, Transpose tx, double beta, MatrixD& c)
 {
     const Index k = tx == Transpose::No ? x.cols() : x.rows();
-    const T* left = line(x.data(), x.cols(), tx, tile.i);
-    T* out = c.data() + tile.i * c.cols() + tile.j;
+    const double* left = line(x.data(), x.cols(), tx, tile.i);
+    double* out = c.data() + tile.i * c.cols() + tile.j;
     if (tile.i == tile.j)
         blas_syrk(tx, tile.rows, k, alpha, left, stride_of(x), beta, out, stride_of(c));
     else
@@ -125,33 +118,7 @@ void gram_tile(const GramTile& tile, T alpha, const RowMajor<T>& x, Transpose tx
                   line(x.data(), x.cols(), tx, tile.j), stride_of(x), beta, out, stride_of(c));
 }
 
-/// float32 products, float64 sums: moments of long texts lose nothing to the length.
-void gram_tile_mixed(const GramTile& tile, double alpha, const Matrix& x, Transpose tx, double beta,
-                     MatrixD& c)
-{
-    const Index k = tx == Transpose::No ? x.cols() : x.rows();
-    MatrixD sum = MatrixD::Zero(tile.rows, tile.cols);
-    Matrix part = Matrix::Zero(tile.rows, tile.cols);
-    for (Index first = 0; first < k; first += k_block_terms) {
-        const Index terms = std::min(k_block_terms, k - first);
-        const float* block = tx == Transpose::Yes ? x.data() + first * x.cols() : x.data() + first;
-        const float* left = line(block, x.cols(), tx, tile.i);
-        if (tile.i == tile.j)
-            blas_syrk(tx, tile.rows, terms, 1.0F, left, stride_of(x), 0.0F, part.data(), tile.cols);
-        else
-            blas_gemm(tx, flipped(tx), tile.rows, tile.cols, terms, 1.0F, left, stride_of(x),
-                      line(block, x.cols(), tx, tile.j), stride_of(x), 0.0F, part.data(), tile.cols);
-        sum += part.cast<double>();
-    }
-    auto out = c.block(tile.i, tile.j, tile.rows, tile.cols);
-    if (beta == 0.0)
-        out = alpha * sum;
-    else
-        out = alpha * sum + beta * out;
-}
-
-template <class T>
-void mirror_tile(const GramTile& tile, RowMajor<T>& c)
+void mirror_tile(const GramTile& tile, MatrixD& c)
 {
     for (Index i = tile.i; i < tile.i + tile.rows; ++i) {
         const Index end = std::min(tile.j + tile.cols, i);
@@ -161,8 +128,7 @@ void mirror_tile(const GramTile& tile, RowMajor<T>& c)
 }
 
 /// Computes tiles on and below the diagonal and copies each to its mirror image.
-template <class T, class Compute>
-void gram_tiles(RowMajor<T>& c, const Compute& compute)
+void gram_tiles(double alpha, const MatrixD& x, Transpose tx, double beta, MatrixD& c)
 {
     std::vector<GramTile> tiles;
     for (Index i = 0; i < c.rows(); i += k_tile) {
@@ -171,10 +137,50 @@ void gram_tiles(RowMajor<T>& c, const Compute& compute)
     }
     for_stretches(static_cast<Index>(tiles.size()), 1, [&](Index index, Index) {
         const GramTile& tile = tiles[static_cast<std::size_t>(index)];
-        compute(tile);
+        gram_tile(tile, alpha, x, tx, beta, c);
         mirror_tile(tile, c);
     });
 }
+
+/// c = alpha · x·xᵀ (No) or alpha · xᵀ·x (Yes) + beta · c for a float32 x.
+template <class Term, class T>
+void gram_of_floats(double alpha, const Matrix& x, Transpose tx, double beta, RowMajor<T>& c)
+{
+    const auto line_at = [&x](Index row, float* values) {
+        std::copy_n(x.data() + row * x.cols(), x.cols(), values);
+    };
+    const Panels<Term> factor = tx == Transpose::Yes ? panels_of_rows<Term>(x.data(), x.rows(), x.cols())
+                                                     : panels_of_columns<Term>(x.rows(), x.cols(), line_at);
+    gram_panels(alpha, factor, beta, c.data());
+}
+
+/// A prepared weight: Wᵀ as a right factor.
+class PreparedWeight final : public BufferStorage {
+public:
+    explicit PreparedWeight(Panels<float> panels) : panels_(std::move(panels)) {}
+    explicit PreparedWeight(Panels<BfloatPair> panels) : panels_(std::move(panels)) {}
+
+    /// c = alpha · x·Wᵀ + beta · c.
+    void multiply(double alpha, const Matrix& x, double beta, Matrix& c) const
+    {
+        if (const auto* floats = std::get_if<Panels<float>>(&panels_)) {
+            multiply_panels({x.data(), x.cols(), 1, x.rows()}, *floats, static_cast<float>(alpha),
+                            static_cast<float>(beta), c.data(), c.cols());
+            return;
+        }
+        const Index pairs = pairs_of(x.cols());
+        AlignedArray<BfloatPair> left(x.rows() * pairs);
+        for_stretches(x.rows(), rows_per_task(x.cols()), [&](Index first, Index count) {
+            for (Index row = first; row < first + count; ++row)
+                to_bfloat_pairs(x.data() + row * x.cols(), x.cols(), left.data() + row * pairs);
+        });
+        multiply_panels({left.data(), pairs, 1, x.rows()}, std::get<Panels<BfloatPair>>(panels_),
+                        static_cast<float>(alpha), static_cast<float>(beta), c.data(), c.cols());
+    }
+
+private:
+    std::variant<Panels<float>, Panels<BfloatPair>> panels_;
+};
 
 } // namespace
 
@@ -203,6 +209,9 @@ void CpuBackend::gemm(double alpha, const Buffer& a, Transpose ta, const Buffer&
     require(a.precision() == b.precision()
                 && (a.precision() == c.precision() || a.precision() == Precision::Float32),
             "gemm", "precisions differ");
+    const auto* prepared = dynamic_cast<const PreparedWeight*>(b.storage());
+    require(prepared == nullptr || (ta == Transpose::No && tb == Transpose::Yes), "gemm",
+            "a prepared weight serves x·Wᵀ only");
     if (c.empty())
         return;
     if (a.precision() != c.precision() && k > 0) {
@@ -211,12 +220,50 @@ void CpuBackend::gemm(double alpha, const Buffer& a, Transpose ta, const Buffer&
     }
     with_elements(c, [&](auto& out) {
         using T = typename std::remove_cvref_t<decltype(out)>::Scalar;
-        if (k > 0)
-            gemm_tiles<T>(static_cast<T>(alpha), elements<T>(a), ta, elements<T>(b), tb, static_cast<T>(beta),
-                          out);
-        else
-            scale_only(out, beta);
+        if (k == 0)
+            return scale_only(out, beta);
+        if constexpr (std::is_same_v<T, float>) {
+            if (prepared != nullptr)
+                return prepared->multiply(alpha, elements<float>(a), beta, out);
+        }
+        gemm_tiles<T>(static_cast<T>(alpha), elements<T>(a), ta, elements<T>(b), tb, static_cast<T>(beta),
+                      out);
     });
+}
+
+Buffer CpuBackend::multiply(const Buffer& a, Transpose ta, const Buffer& b, Transpose tb)
+{
+    // Not zeroed first, as allocate() does it: gemm overwrites everything.
+    const Index rows = ta == Transpose::No ? a.rows() : a.cols();
+    const Index cols = tb == Transpose::No ? b.cols() : b.rows();
+    Buffer product = a.precision() == Precision::Float32 ? make_buffer(Matrix(rows, cols))
+                                                         : make_buffer(MatrixD(rows, cols));
+    gemm(1.0, a, ta, b, tb, 0.0, product);
+    return product;
+}
+
+Buffer CpuBackend::prepare_weight(const Buffer& weight)
+{
+    require(weight.precision() == Precision::Float32, "prepare_weight", "the weight is not float32");
+    if (weight.empty() || dynamic_cast<const PreparedWeight*>(weight.storage()) != nullptr)
+        return weight;
+    const Matrix& matrix = elements<float>(weight);
+    return prepare_weight(matrix.rows(), matrix.cols(), [&matrix](Index row, float* values) {
+        std::copy_n(matrix.data() + row * matrix.cols(), matrix.cols(), values);
+    });
+}
+
+Buffer CpuBackend::prepare_weight(Index rows, Index cols, const RowDecoder& decode)
+{
+    require(rows >= 0 && cols >= 0, "prepare_weight", "a dimension is negative");
+    if (rows == 0 || cols == 0)
+        return allocate(rows, cols, Precision::Float32);
+    std::shared_ptr<BufferStorage> storage;
+    if (factors_ == Factors::Float32)
+        storage = std::make_shared<PreparedWeight>(panels_of_columns<float>(rows, cols, decode));
+    else
+        storage = std::make_shared<PreparedWeight>(panels_of_columns<BfloatPair>(rows, cols, decode));
+    return {rows, cols, Precision::Float32, std::move(storage)};
 }
 
 void CpuBackend::gram(double alpha, const Buffer& x, Transpose tx, double beta, Buffer& c)
@@ -232,19 +279,14 @@ void CpuBackend::gram(double alpha, const Buffer& x, Transpose tx, double beta, 
         with_elements(c, [&](auto& out) { scale_only(out, beta); });
         return;
     }
-    if (x.precision() != c.precision()) {
-        const auto& in = elements<float>(x);
-        auto& out = elements<double>(c);
-        gram_tiles<double>(out,
-                           [&](const GramTile& tile) { gram_tile_mixed(tile, alpha, in, tx, beta, out); });
-        return;
-    }
-    with_elements(c, [&](auto& out) {
-        using T = typename std::remove_cvref_t<decltype(out)>::Scalar;
-        gram_tiles<T>(out, [&](const GramTile& tile) {
-            gram_tile<T>(tile, static_cast<T>(alpha), elements<T>(x), tx, static_cast<T>(beta), out);
-        });
-    });
+    if (x.precision() == Precision::Float64)
+        gram_tiles(alpha, elements<double>(x), tx, beta, elements<double>(c));
+    else if (c.precision() == Precision::Float32)
+        gram_of_floats<float>(alpha, elements<float>(x), tx, beta, elements<float>(c));
+    else if (factors_ == Factors::Float32)
+        gram_of_floats<float>(alpha, elements<float>(x), tx, beta, elements<double>(c));
+    else
+        gram_of_floats<BfloatPair>(alpha, elements<float>(x), tx, beta, elements<double>(c));
 }
 
 } // namespace rankscope::detail

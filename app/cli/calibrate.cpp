@@ -27,6 +27,7 @@ Result<Output> run_calibration(CalibrateOptions options, Session& session)
     if (!backend)
         return backend.error();
     options.calibration.memory_budget_bytes = *budget;
+    options.calibration.seed = session.options().seed;
     if (auto done =
             calibrate(*model, options.text, options.out, options.calibration, **backend, session.monitor());
         !done)
@@ -84,6 +85,13 @@ void add_calibrate(Program& program)
                      "Largest activation of a token that its grid holds, as a share (default: 0.9)")
         ->check(CLI::Range(0.1, 1.0))
         ->type_name("SHARE");
+    command
+        ->add_option("--threshold", options->calibration.thresholds,
+                     "Also count activations that reach this size, besides 6; may be repeated")
+        ->check(CLI::PositiveNumber)
+        ->type_name("T");
+    command->add_flag("--resume", options->calibration.resume,
+                      "Go on with an interrupted calibration, from its last finished block");
     add_force(command, options->calibration.replace);
 }
 

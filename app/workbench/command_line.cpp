@@ -144,7 +144,7 @@ Status renderView(const LaunchOptions& options)
             return store.error();
         if (const Status fits = (*store)->check(**model); !fits)
             return fits;
-        auto read = (*store)->moments(layer->input_group);
+        auto read = layer_moments(**store, **model, *layer);
         if (!read)
             return read.error();
         moments = std::move(*read);

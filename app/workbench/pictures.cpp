@@ -15,11 +15,12 @@ constexpr Index k_small_model_weights = 4'000'000;
 
 using CalibrationPointer = std::shared_ptr<const CalibrationStore>;
 
-Result<std::optional<Moments>> momentsOf(const CalibrationPointer& calibration, const LinearLayer& layer)
+Result<std::optional<Moments>> momentsOf(const Model& model, const CalibrationPointer& calibration,
+                                         const LinearLayer& layer)
 {
     if (!calibration)
         return std::optional<Moments>();
-    auto moments = calibration->moments(layer.input_group);
+    auto moments = layer_moments(*calibration, model, layer);
     if (!moments)
         return moments.error().in(layer.name);
     return std::optional<Moments>(std::move(*moments));
@@ -34,7 +35,7 @@ Result<SpectrumPointer> computeSpectrum(const Model& model, const CalibrationPoi
     const auto weight = model.weight(layer);
     if (!weight)
         return weight.error();
-    const auto moments = momentsOf(calibration, layer);
+    const auto moments = momentsOf(model, calibration, layer);
     if (!moments)
         return moments.error();
     const Moments* given = *moments ? &**moments : nullptr;
@@ -105,7 +106,7 @@ void Pictures::requestChannels(const QString& layer)
             if (!weight)
                 return weight.error();
             monitor.throw_if_cancelled();
-            const auto moments = momentsOf(calibration, *linear);
+            const auto moments = momentsOf(*model, calibration, *linear);
             if (!moments)
                 return moments.error();
             return Answer(

@@ -130,6 +130,7 @@ Result<Calibrated> calibrate(const std::shared_ptr<const Model>& model, const QS
     if (!store) {
         CalibrationOptions options;
         options.replace = true; // what lies there could not be used
+        options.resume = true;  // unless it is an interrupted pass of the same kind
         if (const Status done =
                 rankscope::calibrate(model, toPath(*text), toPath(folder), options, backend, monitor);
             !done)

@@ -185,6 +185,16 @@ Result<AtomicFolder> AtomicFolder::create(const fs::path& path, bool replace)
     return AtomicFolder(path.has_filename() ? path : path.parent_path(), std::move(part));
 }
 
+Result<AtomicFolder> AtomicFolder::adopt(const fs::path& path, const fs::path& part, bool replace)
+{
+    std::error_code problem;
+    const bool taken =
+        fs::exists(path, problem) && !(fs::is_directory(path, problem) && fs::is_empty(path, problem));
+    if (taken && !replace)
+        return exists_error(path);
+    return AtomicFolder(path.has_filename() ? path : path.parent_path(), part);
+}
+
 Status AtomicFolder::commit()
 {
     // Two renames, so that the old content is whole until the new one stands in its place.

@@ -39,6 +39,9 @@ Status write_text_file(const std::filesystem::path& path, std::string_view text,
 class AtomicFolder {
 public:
     static Result<AtomicFolder> create(const std::filesystem::path& path, bool replace);
+    /// The same from a folder `part` beside `path` that is there already and has its content.
+    static Result<AtomicFolder> adopt(const std::filesystem::path& path, const std::filesystem::path& part,
+                                      bool replace);
     AtomicFolder(AtomicFolder&& other) noexcept;
     AtomicFolder& operator=(AtomicFolder&& other) noexcept;
     ~AtomicFolder();

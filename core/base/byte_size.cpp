@@ -82,6 +82,15 @@ std::uint64_t available_memory_bytes()
            * static_cast<std::uint64_t>(sysconf(_SC_PAGE_SIZE));
 }
 
+std::uint64_t resident_bytes()
+{
+    std::ifstream statm("/proc/self/statm");
+    std::uint64_t whole = 0;
+    std::uint64_t resident = 0;
+    statm >> whole >> resident;
+    return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
 std::uint64_t peak_resident_bytes()
 {
     rusage usage{};

@@ -16,8 +16,9 @@ std::string format_byte_size(std::uint64_t bytes);
 /// "00:41", "1:02:07".
 std::string format_duration(double seconds);
 
-/// Physical memory that can be taken without swapping, and the peak resident size of this process, in bytes.
+/// Physical memory that can be taken without swapping, and the present and peak resident size of this process, in bytes.
 std::uint64_t available_memory_bytes();
+std::uint64_t resident_bytes();
 std::uint64_t peak_resident_bytes();
 
 } // namespace rankscope

@@ -1,47 +1,24 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/base/atomic_file.h"
 #include "core/base/byte_size.h"
+#include "core/calibration/activation_statistics.h"
 #include "core/calibration/calibration_store.h"
+#include "core/calibration/detail/block_moments.h"
 #include "core/calibration/detail/calibration_format.h"
-#include "core/calibration/quantized_activations.h"
+#include "core/calibration/detail/pass_folder.h"
+#include "core/calibration/detail/tensor_hashes.h"
 #include "core/calibration/streaming_pass.h"
 #include "core/calibration/token_windows.h"
-#include "core/checkpoint/checkpoint_writer.h"
 #include "core/compute/job_border.h"
 
 #include <algorithm>
-#include <cstring>
-#include <map>
+#include <cmath>
 
 namespace rankscope {
 namespace {
 
 namespace fs = std::filesystem;
 using namespace calibration_format;
-
-template <class T>
-std::vector<std::byte> to_bytes(const T* data, std::size_t count)
-{
-    std::vector<std::byte> bytes(count * sizeof(T));
-    if (!bytes.empty())
-        std::memcpy(bytes.data(), data, bytes.size());
-    return bytes;
-}
-
-TensorSource vector_source(std::string name, const VectorD& values)
-{
-    return tensor_source(std::move(name), DType::F64, {values.size()},
-                         to_bytes(values.data(), static_cast<std::size_t>(values.size())));
-}
-
-TensorSource counts_source(std::string name, const std::vector<std::int64_t>& values)
-{
-    return tensor_source(std::move(name), DType::I64, {static_cast<std::int64_t>(values.size())},
-                         to_bytes(values.data(), values.size()));
-}
-
-/// Widths of the input groups of each block, by name.
-using GroupWidths = std::map<std::string, Index>;
 
 std::vector<GroupWidths> groups_by_block(const Model& model)
 {
@@ -51,170 +28,48 @@ std::vector<GroupWidths> groups_by_block(const Model& model)
     return blocks;
 }
 
-/// Second moments of a block: the accumulators, and the largest once more as matrix and bytes while it is
-/// written.
-std::uint64_t moments_bytes(const std::vector<GroupWidths>& blocks, std::uint64_t matrices)
+Json number_list(const std::vector<double>& values)
 {
-    std::uint64_t most = 0;
-    for (const GroupWidths& groups : blocks) {
-        std::uint64_t sum = 0;
-        std::uint64_t largest = 0;
-        for (const auto& [group, width] : groups) {
-            const auto bytes =
-                static_cast<std::uint64_t>(width) * static_cast<std::uint64_t>(width) * sizeof(double);
-            sum += matrices * bytes;
-            largest = std::max(largest, bytes);
-        }
-        most = std::max(most, sum + 2 * largest);
-    }
-    return most;
-}
-
-std::uint64_t stored_bytes(const std::vector<GroupWidths>& blocks, std::uint64_t matrices)
-{
-    constexpr std::uint64_t k_fixed = 64 * 1024; // header, histogram, counts
-    std::uint64_t bytes = 0;
-    for (const GroupWidths& groups : blocks) {
-        for (const auto& [group, width] : groups) {
-            const auto n = static_cast<std::uint64_t>(width);
-            bytes += n * (matrices * n + 2 + k_statistics_rows) * sizeof(double) + k_fixed;
-        }
-    }
-    return bytes;
-}
-
-/// Moments and statistics of one block's inputs as they come.
-class BlockMoments {
-public:
-    BlockMoments(const GroupWidths& widths, const ActivationQuantization& activations, Backend& backend)
-        : backend_(backend), activations_(activations)
-    {
-        for (const auto& [name, width] : widths)
-            groups_[name] = {CovarianceSums(width, activations.active(), backend),
-                             ActivationStatistics(width)};
-    }
-
-    /// `rows` names x's tokens among those of the batch; empty: all of them.
-    Status add(int block, Index first_window, Index length, const std::string& name, const Buffer& x,
-               std::span<const Index> rows)
-    {
-        const auto found = groups_.find(name);
-        if (found == groups_.end())
-            return internal_error("the forward pass names an input group that the model does not list", name);
-        const Matrix host = backend_.download(x);
-        if (!host.allFinite())
-            return not_finite(block, first_window, length, name, first_not_finite(host, rows));
-        found->second.sums.add(
-            x, activations_.active() ? quantized_activations(x, activations_, backend_) : Buffer{}, backend_);
-        found->second.statistics.add(host);
-        return {};
-    }
-
-    Status write(const fs::path& file) const
-    {
-        std::vector<TensorSource> sources;
-        for (const auto& [name, group] : groups_) {
-            const ActivationStatistics& statistics = group.statistics;
-            sources.push_back(moment_source(name + k_hessian, group.sums.xx(), statistics.tokens()));
-            if (group.sums.has_second()) {
-                sources.push_back(moment_source(name + k_sigma_xy, group.sums.xy(), statistics.tokens()));
-                sources.push_back(moment_source(name + k_sigma_yy, group.sums.yy(), statistics.tokens()));
-            }
-            sources.push_back(vector_source(name + k_mean_abs, statistics.mean_abs()));
-            sources.push_back(vector_source(name + k_max_abs, statistics.max_abs()));
-            const MatrixD rows = statistics.to_rows();
-            sources.push_back(tensor_source(name + k_statistics, Eigen::Ref<const MatrixD>(rows)));
-            const auto& histogram = statistics.histogram();
-            sources.push_back(counts_source(name + k_histogram, {histogram.begin(), histogram.end()}));
-            sources.push_back(
-                counts_source(name + k_counts, {static_cast<std::int64_t>(statistics.tokens()),
-                                                static_cast<std::int64_t>(statistics.zeros())}));
-        }
-        return write_safetensors(file, std::move(sources), {{"format", k_format}}, false);
-    }
-
-private:
-    struct Group {
-        CovarianceSums sums;
-        ActivationStatistics statistics;
-    };
-
-    /// Leaves the device only when its turn to be written comes.
-    TensorSource moment_source(std::string name, const Buffer& sum, std::uint64_t tokens) const
-    {
-        // An expert that no token reached has 0; reading its moments says so.
-        const auto divisor = static_cast<double>(std::max<std::uint64_t>(1, tokens));
-        return {std::move(name),
-                DType::F64,
-                {sum.rows(), sum.cols()},
-                [sum, divisor, &backend = backend_]() -> Result<std::vector<std::byte>> {
-                    MatrixD moment = backend.download_double(sum);
-                    moment /= divisor;
-                    return to_bytes(moment.data(), static_cast<std::size_t>(moment.size()));
-                }};
-    }
-
-    /// Number in the batch of the first token with a value that is not finite.
-    static Index first_not_finite(const Matrix& x, std::span<const Index> rows)
-    {
-        Index row = 0;
-        while (row + 1 < x.rows() && x.row(row).allFinite())
-            ++row;
-        return rows.empty() ? row : rows[static_cast<std::size_t>(row)];
-    }
-
-    static Error not_finite(int block, Index first_window, Index length, const std::string& group, Index row)
-    {
-        return bad_input(
-            "an activation is not finite in block " + std::to_string(block) + ", input of " + group
-                + ", window " + std::to_string(first_window + row / length) + ", token "
-                + std::to_string(row % length),
-            {}, "The model overflows on this text: check its weights, or calibrate with another text");
-    }
-
-    Backend& backend_;
-    ActivationQuantization activations_;
-    std::map<std::string, Group> groups_;
-};
-
-Json index_of(const CalibrationSource& source, const std::vector<GroupWidths>& blocks)
-{
-    Json json;
-    json.set("format", k_format);
-    json.set("version", k_version);
-    json.set("checkpoint_hash", source.checkpoint_hash);
-    json.set("text_file", source.text_file);
-    json.set("text_hash", source.text_hash);
-    json.set("tokens", source.tokens);
-    json.set("samples", std::int64_t{source.samples});
-    json.set("length", std::int64_t{source.length});
-    if (source.activations.active()) {
-        Json activations;
-        activations.set("bits", source.activations.bits);
-        activations.set("clip", source.activations.clip);
-        json.set("activations", std::move(activations));
-    }
     Json list = Json::Array{};
-    for (std::size_t block = 0; block < blocks.size(); ++block) {
-        Json names = Json::Array{};
-        for (const auto& [group, width] : blocks[block])
-            names.push_back(group);
+    for (const double value : values)
+        list.push_back(value);
+    return list;
+}
+
+Json stamps_json(const std::vector<FileStamp>& stamps)
+{
+    Json list = Json::Array{};
+    for (const FileStamp& stamp : stamps) {
         Json entry;
-        entry.set("file", block_file(static_cast<int>(block)));
-        entry.set("groups", std::move(names));
+        entry.set("bytes", stamp.size_bytes);
+        entry.set("changed_ns", stamp.changed_ns);
         list.push_back(std::move(entry));
     }
-    json.set("blocks", std::move(list));
-    return json;
+    return list;
 }
 
-Result<TokenWindows> calibration_windows(const TokenizedText& text, const Model& model,
-                                         const CalibrationOptions& options, Monitor& monitor)
+void add_hashes(const TensorHashes& hashes, Json& tensors)
+{
+    for (const auto& [name, hash] : hashes)
+        tensors.set(name, hash);
+}
+
+Status check(const CalibrationOptions& options)
 {
     if (options.samples < 1)
         return usage_error("at least one sample is needed, " + std::to_string(options.samples)
                                + " were asked for",
                            "--samples");
+    for (const double threshold : options.thresholds) {
+        if (!(threshold > 0.0 && std::isfinite(threshold)))
+            return usage_error("a threshold of activations must be a positive number", "--threshold");
+    }
+    return options.activations.bits == k_unquantized_bits ? Status{} : check(options.activations);
+}
+
+Result<TokenWindows> calibration_windows(const TokenizedText& text, const Model& model,
+                                         const CalibrationOptions& options, Monitor& monitor)
+{
     auto length = window_length(model, options.length);
     if (!length)
         return length.error();
@@ -227,13 +82,205 @@ Result<TokenWindows> calibration_windows(const TokenizedText& text, const Model&
     return windows;
 }
 
+/// One pass of a text through a model, from its windows to the finished folder.
+class Calibration {
+public:
+    Calibration(std::shared_ptr<const Model> model, TokenizedText text, TokenWindows windows,
+                const CalibrationOptions& options, Backend& backend, Monitor& monitor)
+        : model_(std::move(model)), windows_(std::move(windows)), options_(options), backend_(backend),
+          monitor_(monitor), blocks_(groups_by_block(*model_)), stamps_(file_stamps(model_->checkpoint()))
+    {
+        source_ = {model_->checkpoint().header_hash(),
+                   std::move(text.file),
+                   std::move(text.hash),
+                   static_cast<std::uint64_t>(windows_.count() * windows_.length),
+                   windows_.count(),
+                   windows_.length,
+                   options.activations};
+        plan_.length = windows_.length;
+        plan_.activations = options.activations;
+        plan_.thresholds = {ActivationStatistics::k_outlier_threshold};
+        plan_.thresholds.insert(plan_.thresholds.end(), options.thresholds.begin(), options.thresholds.end());
+        plan_.sampled_tokens =
+            sample_tokens(windows_.count() * windows_.length, k_sampled_tokens, options.seed);
+    }
+
+    Status run(const fs::path& out)
+    {
+        const auto in_memory = hidden_fit();
+        if (!in_memory)
+            return in_memory.error();
+        if (auto enough = require_free_disk(out.parent_path(), disk_bytes()); !enough)
+            return enough;
+        auto folder = PassFolder::open(out, settings(), {options_.resume, options_.replace});
+        if (!folder)
+            return folder.error();
+        const auto done = run_in(*folder, !*in_memory);
+        // What a repetition would run into again is no use to go on from.
+        if (!done && done.error().kind == ErrorKind::BadInput)
+            folder->discard();
+        return done;
+    }
+
+private:
+    Result<bool> hidden_fit() const
+    {
+        const PassMemory memory = pass_memory(*model_, windows_.count(), windows_.length);
+        std::uint64_t moments = 0;
+        for (const GroupWidths& groups : blocks_)
+            moments = std::max(moments, BlockMoments::memory_bytes(groups, model_->config().hidden, plan_));
+        const std::uint64_t fixed = resident_bytes() + memory.block_weights + memory.activations + moments;
+        return hidden_states_fit(memory.hidden, fixed, options_.memory_budget_bytes);
+    }
+
+    std::uint64_t disk_bytes() const
+    {
+        std::uint64_t bytes = 2 * pass_memory(*model_, windows_.count(), windows_.length).hidden;
+        for (const GroupWidths& groups : blocks_)
+            bytes += BlockMoments::file_bytes(groups, model_->config().hidden, plan_);
+        return bytes;
+    }
+
+    /// What the result depends on.
+    Json settings() const
+    {
+        Json json;
+        json.set("version", k_version);
+        json.set("checkpoint_hash", source_.checkpoint_hash);
+        json.set("files", stamps_json(stamps_));
+        json.set("text_hash", source_.text_hash);
+        json.set("samples", std::int64_t{source_.samples});
+        json.set("length", std::int64_t{source_.length});
+        json.set("activation_bits", source_.activations.bits);
+        json.set("activation_clip", source_.activations.clip);
+        json.set("thresholds", number_list(plan_.thresholds));
+        json.set("seed", options_.seed);
+        json.set("backend", backend_.id());
+        return json;
+    }
+
+    Status run_in(PassFolder& folder, bool mapped)
+    {
+        const int blocks = static_cast<int>(blocks_.size());
+        PassFolder::Progress progress = folder.progress();
+        if (progress.finished_blocks < blocks) {
+            if (auto streamed = stream(folder, progress, mapped); !streamed)
+                return streamed;
+        }
+        const Json index = index_of(progress.tensors);
+        if (auto written = write_text_file(folder.path() / k_index_file, index.dump(2) + "\n", true);
+            !written)
+            return written;
+        return folder.commit();
+    }
+
+    Status stream(PassFolder& folder, PassFolder::Progress& progress, bool mapped)
+    {
+        auto states = HiddenStates::durable(windows_.count() * windows_.length, model_->config().hidden,
+                                            {folder.path(), mapped, progress.generation});
+        if (!states)
+            return states.error();
+        std::unique_ptr<BlockMoments> moments;
+        PassEvents events;
+        events.block_begins = [&](int block) -> Status {
+            moments.reset();
+            moments = std::make_unique<BlockMoments>(block, blocks_[static_cast<std::size_t>(block)],
+                                                     model_->config().hidden, plan_, backend_);
+            return learn_tensors(block, progress.tensors);
+        };
+        events.input = [&](int, Index first_window, const std::string& group, const Buffer& x,
+                           std::span<const Index> rows) {
+            return moments->add(first_window, group, x, rows);
+        };
+        events.output = [&](int, Index first_window, const Buffer& hidden) {
+            return moments->add_output(first_window, hidden);
+        };
+        events.block_ends = [&](int block) {
+            return moments->write(folder.path() / block_file(block), [&](Index token) {
+                return Eigen::RowVectorXf(states->next_rows(token, 1).row(0));
+            });
+        };
+        events.block_finished = [&](int block) {
+            progress.finished_blocks = block + 1;
+            progress.generation = states->generation();
+            return folder.record(progress);
+        };
+        const auto weights = checkpoint_weights(model_);
+        return stream_blocks(*model_, *weights, windows_, *states, events, backend_, monitor_,
+                             progress.finished_blocks);
+    }
+
+    /// Hashes a block's tensors, and before the first block those of the embedding.
+    Status learn_tensors(int block, Json& tensors)
+    {
+        auto names = block_tensors(*model_, block);
+        if (block == 0) {
+            const auto further = embedding_tensors(*model_);
+            names.insert(names.end(), further.begin(), further.end());
+        }
+        const auto hashes = hash_tensors(model_->checkpoint(), names, monitor_);
+        if (!hashes)
+            return hashes.error();
+        add_hashes(*hashes, tensors);
+        if (block == 0)
+            for (const std::string& name : embedding_tensors(*model_))
+                model_->checkpoint().release(name);
+        return {};
+    }
+
+    Json index_of(const Json& tensors) const
+    {
+        Json json;
+        json.set("format", k_format);
+        json.set("version", k_version);
+        json.set("checkpoint_hash", source_.checkpoint_hash);
+        json.set("files", stamps_json(stamps_));
+        json.set("tensors", tensors);
+        json.set("text_file", source_.text_file);
+        json.set("text_hash", source_.text_hash);
+        json.set("tokens", source_.tokens);
+        json.set("samples", std::int64_t{source_.samples});
+        json.set("length", std::int64_t{source_.length});
+        json.set("seed", options_.seed);
+        json.set("thresholds", number_list(plan_.thresholds));
+        if (source_.activations.active()) {
+            Json activations;
+            activations.set("bits", source_.activations.bits);
+            activations.set("clip", source_.activations.clip);
+            json.set("activations", std::move(activations));
+        }
+        Json list = Json::Array{};
+        for (std::size_t block = 0; block < blocks_.size(); ++block) {
+            Json names = Json::Array{};
+            for (const auto& [group, width] : blocks_[block])
+                names.push_back(group);
+            Json entry;
+            entry.set("file", block_file(static_cast<int>(block)));
+            entry.set("groups", std::move(names));
+            list.push_back(std::move(entry));
+        }
+        json.set("blocks", std::move(list));
+        return json;
+    }
+
+    std::shared_ptr<const Model> model_;
+    TokenWindows windows_;
+    const CalibrationOptions& options_;
+    Backend& backend_;
+    Monitor& monitor_;
+    std::vector<GroupWidths> blocks_;
+    std::vector<FileStamp> stamps_;
+    CalibrationSource source_;
+    CollectionPlan plan_;
+};
+
 Status calibrate_files(const std::shared_ptr<const Model>& model, const fs::path& text, const fs::path& out,
                        const CalibrationOptions& options, Backend& backend, Monitor& monitor)
 {
-    if (options.activations.bits != k_unquantized_bits) {
-        if (auto fine = check(options.activations); !fine)
-            return fine;
-    }
+    if (auto fine = check(options); !fine)
+        return fine;
+    if (auto ours = options.replace ? require_replaceable(out, k_index_file) : Status{}; !ours)
+        return ours;
     monitor.report(0, 0, "reading the text");
     auto tokens = tokenize_file(*model, text);
     if (!tokens)
@@ -242,51 +289,8 @@ Status calibrate_files(const std::shared_ptr<const Model>& model, const fs::path
     auto windows = calibration_windows(*tokens, *model, options, monitor);
     if (!windows)
         return windows.error();
-    const auto blocks = groups_by_block(*model);
-    const std::uint64_t matrices = options.activations.active() ? 3 : 1; // of each input
-    if (auto enough = require_free_disk(out.parent_path(), stored_bytes(blocks, matrices)); !enough)
-        return enough;
-    if (auto ours = options.replace ? require_replaceable(out, k_index_file) : Status{}; !ours)
-        return ours;
-    auto folder = AtomicFolder::create(out, options.replace);
-    if (!folder)
-        return folder.error();
-
-    const PassMemory memory = pass_memory(*model, windows->count(), windows->length);
-    const std::uint64_t fixed = memory.block_weights + memory.activations + moments_bytes(blocks, matrices);
-    auto states = make_hidden_states(windows->count() * windows->length, model->config().hidden, fixed,
-                                     options.memory_budget_bytes, folder->part());
-    if (!states)
-        return states.error();
-
-    std::unique_ptr<BlockMoments> moments;
-    PassEvents events;
-    events.block_begins = [&](int block) -> Status {
-        moments = std::make_unique<BlockMoments>(blocks[static_cast<std::size_t>(block)], options.activations,
-                                                 backend);
-        return {};
-    };
-    events.input = [&](int block, Index first_window, const std::string& group, const Buffer& x,
-                       std::span<const Index> rows) {
-        return moments->add(block, first_window, windows->length, group, x, rows);
-    };
-    events.block_ends = [&](int block) { return moments->write(folder->part() / block_file(block)); };
-    const auto weights = checkpoint_weights(model);
-    if (auto done = stream_blocks(*model, *weights, *windows, *states, events, backend, monitor); !done)
-        return done;
-
-    const CalibrationSource source{model->checkpoint().header_hash(),
-                                   tokens->file,
-                                   tokens->hash,
-                                   static_cast<std::uint64_t>(windows->count() * windows->length),
-                                   windows->count(),
-                                   windows->length,
-                                   options.activations};
-    if (auto written =
-            write_text_file(folder->part() / k_index_file, index_of(source, blocks).dump(2) + "\n", false);
-        !written)
-        return written;
-    return folder->commit();
+    tokens->tokens = {};
+    return Calibration(model, std::move(*tokens), std::move(*windows), options, backend, monitor).run(out);
 }
 
 } // namespace
@@ -294,8 +298,11 @@ Status calibrate_files(const std::shared_ptr<const Model>& model, const fs::path
 Status calibrate(std::shared_ptr<const Model> model, const fs::path& text, const fs::path& out,
                  const CalibrationOptions& options, Backend& backend, Monitor& monitor)
 {
-    return at_job_border("nothing was written",
-                         [&] { return calibrate_files(model, text, out, options, backend, monitor); });
+    auto done = at_job_border("finished blocks are saved",
+                              [&] { return calibrate_files(model, text, out, options, backend, monitor); });
+    if (!done && done.error().kind == ErrorKind::Cancelled)
+        return Error{ErrorKind::Cancelled, done.error().message, out.string(), "Go on with --resume"};
+    return done;
 }
 
 } // namespace rankscope

@@ -3,17 +3,11 @@
 
 #include "core/base/byte_size.h"
 #include "core/base/thread_pool.h"
-
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include <fcntl.h>
+#include "core/calibration/detail/tensor_hashes.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <limits>
 #include <map>
-#include <utility>
+#include <numeric>
 
 namespace rankscope {
 namespace {
@@ -26,101 +20,23 @@ std::uint64_t float_bytes(Index rows, Index cols)
     return static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(cols) * sizeof(float);
 }
 
-/// A file that has no name any more: it goes away with its last descriptor or mapping.
-Result<int> open_unnamed_file(const std::filesystem::path& folder)
+/// What a block's tensors have brought into memory is no longer needed once they are decoded.
+void release_pages(const Model& model, const std::vector<std::string>& tensors)
 {
-    std::string name = (folder.empty() ? std::filesystem::path(".") : folder) / "rankscope-scratch-XXXXXX";
-    const int descriptor = ::mkostemp(name.data(), O_CLOEXEC);
-    if (descriptor < 0)
-        return errno_error("create a scratch file", folder.string());
-    ::unlink(name.c_str());
-    return descriptor;
+    for (const std::string& name : tensors)
+        model.checkpoint().release(name);
 }
 
 } // namespace
-
-Result<HiddenStates> HiddenStates::in_memory(Index tokens, Index width)
-{
-    HiddenStates states(tokens, width);
-    states.memory_.resize(tokens, width);
-    return states;
-}
-
-Result<HiddenStates> HiddenStates::in_scratch_file(Index tokens, Index width,
-                                                   const std::filesystem::path& folder)
-{
-    HiddenStates states(tokens, width);
-    if (tokens == 0 || width == 0)
-        return states;
-    auto descriptor = open_unnamed_file(folder);
-    if (!descriptor)
-        return descriptor.error();
-    const std::uint64_t bytes = float_bytes(tokens, width);
-    // The space is reserved now: a full disk must be an error here, not a SIGBUS at some later write.
-    errno = ::posix_fallocate(*descriptor, 0, static_cast<off_t>(bytes));
-    void* mapping =
-        errno == 0 ? ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, *descriptor, 0) : MAP_FAILED;
-    if (mapping == MAP_FAILED) {
-        Error error =
-            errno_error("reserve " + format_byte_size(bytes) + " for a scratch file", folder.string());
-        ::close(*descriptor);
-        return error;
-    }
-    ::close(*descriptor);
-    states.mapping_ = static_cast<float*>(mapping);
-    states.mapping_bytes_ = bytes;
-    return states;
-}
-
-HiddenStates::HiddenStates(HiddenStates&& other) noexcept
-    : tokens_(other.tokens_), width_(other.width_), memory_(std::move(other.memory_)),
-      mapping_(std::exchange(other.mapping_, nullptr)), mapping_bytes_(std::exchange(other.mapping_bytes_, 0))
-{}
-
-HiddenStates& HiddenStates::operator=(HiddenStates&& other) noexcept
-{
-    std::swap(tokens_, other.tokens_);
-    std::swap(width_, other.width_);
-    std::swap(memory_, other.memory_);
-    std::swap(mapping_, other.mapping_);
-    std::swap(mapping_bytes_, other.mapping_bytes_);
-    return *this;
-}
-
-HiddenStates::~HiddenStates()
-{
-    if (mapping_)
-        ::munmap(mapping_, mapping_bytes_);
-}
-
-Eigen::Map<Matrix> HiddenStates::rows(Index first, Index count)
-{
-    float* base = mapping_ ? mapping_ : memory_.data();
-    return {base + first * width_, count, width_};
-}
-
-void HiddenStates::release(Index first, Index count)
-{
-    if (!mapping_)
-        return;
-    // Only whole pages; the content stays in the file, the process no longer counts it as its own.
-    const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-    const auto row_bytes = static_cast<std::size_t>(width_) * sizeof(float);
-    const std::size_t begin = static_cast<std::size_t>(first) * row_bytes / page * page;
-    const std::size_t end = std::min(static_cast<std::size_t>(first + count) * row_bytes, mapping_bytes_);
-    ::madvise(reinterpret_cast<std::byte*>(mapping_) + begin, end - begin, MADV_DONTNEED);
-}
 
 PassMemory pass_memory(const Model& model, Index windows, Index length)
 {
     const ModelConfig& config = model.config();
     std::map<int, std::uint64_t> blocks;
     std::uint64_t largest = 0;
-    Index widest = 0; // of the MLPs and experts
     for (const LinearLayer& layer : model.linears()) {
-        if (layer.role == LinearRole::Down)
-            widest = std::max(widest, layer.in);
-        blocks[layer.block] += float_bytes(layer.out, layer.in);
+        const TensorInfo* stored = model.checkpoint().find(layer.weight());
+        blocks[layer.block] += float_bytes(layer.out, layer.in) + (stored ? stored->bytes : 0);
         largest = std::max(largest, float_bytes(layer.out, layer.in));
     }
     PassMemory memory;
@@ -131,17 +47,17 @@ PassMemory pass_memory(const Model& model, Index windows, Index length)
     const Index attention = config.heads * config.head_dim;
     // Hidden state, its norm, q, k, v, attention's result, two of the MLP's width and one on its way to the
     // host.
-    memory.activations = float_bytes(tokens, 4 * config.hidden + 4 * attention + 3 * widest)
+    memory.activations = float_bytes(tokens, 4 * config.hidden + 4 * attention + 3 * config.intermediate)
                          + float_bytes(length, length) * static_cast<std::uint64_t>(thread_count());
     memory.hidden = float_bytes(windows * length, config.hidden);
     return memory;
 }
 
-Result<HiddenStates> make_hidden_states(Index tokens, Index width, std::uint64_t fixed_bytes,
-                                        std::uint64_t budget_bytes, const std::filesystem::path& folder)
+Result<bool> hidden_states_fit(std::uint64_t hidden_bytes, std::uint64_t fixed_bytes,
+                               std::uint64_t budget_bytes)
 {
     if (budget_bytes == 0)
-        return HiddenStates::in_memory(tokens, width);
+        return true;
     if (fixed_bytes > budget_bytes)
         return Error{ErrorKind::NoSpace,
                      "this needs at least " + format_byte_size(fixed_bytes)
@@ -149,9 +65,17 @@ Result<HiddenStates> make_hidden_states(Index tokens, Index width, std::uint64_t
                          + format_byte_size(budget_bytes),
                      {},
                      "Raise --memory or choose a smaller --length"};
-    if (float_bytes(tokens, width) <= budget_bytes - fixed_bytes)
-        return HiddenStates::in_memory(tokens, width);
-    return HiddenStates::in_scratch_file(tokens, width, folder);
+    return hidden_bytes <= budget_bytes - fixed_bytes;
+}
+
+Result<HiddenStates> make_hidden_states(Index tokens, Index width, std::uint64_t fixed_bytes,
+                                        std::uint64_t budget_bytes, const std::filesystem::path& folder)
+{
+    const auto fit = hidden_states_fit(float_bytes(tokens, width), fixed_bytes, budget_bytes);
+    if (!fit)
+        return fit.error();
+    return *fit ? HiddenStates::in_memory(tokens, width)
+                : HiddenStates::in_scratch_file(tokens, width, folder);
 }
 
 Index windows_per_batch(Index length)
@@ -159,97 +83,180 @@ Index windows_per_batch(Index length)
     return std::max<Index>(1, k_batch_tokens / std::max<Index>(1, length));
 }
 
+void StreamingPass::expect_blocks(int first, int last)
+{
+    const Index batches = (windows_.count() + step_ - 1) / step_;
+    const Index stages = last - first + (first == 0 ? 1 : 0); // the embedding is one of its own
+    total_ = batches * stages;
+    done_ = 0;
+}
+
+std::string StreamingPass::name_of(int block) const
+{
+    return "block " + std::to_string(block + 1) + " of " + std::to_string(model_.config().blocks);
+}
+
+template <class Body>
+Status StreamingPass::each_batch(const std::string& what, const Body& body)
+{
+    for (Index first = 0; first < windows_.count(); first += step_) {
+        monitor_.throw_if_cancelled();
+        monitor_.report(static_cast<std::uint64_t>(done_++), static_cast<std::uint64_t>(total_), what);
+        if (auto status = body(first, std::min(step_, windows_.count() - first)); !status)
+            return status;
+    }
+    return {};
+}
+
+Status StreamingPass::embed(HiddenStates& states)
+{
+    auto done = each_batch("embedding", [&](Index first, Index count) -> Status {
+        auto embedded = rankscope::embed(model_, windows_.range(first, count), windows_.length, backend_);
+        if (!embedded)
+            return embedded.error();
+        states.next_rows(first_token(first), first_token(count)) = backend_.download(*embedded);
+        states.release(first_token(first), first_token(count));
+        return {};
+    });
+    release_pages(model_, embedding_tensors(model_));
+    return done ? states.finish_block() : done;
+}
+
+Result<TransformerBlock> StreamingPass::load(int block, const WeightSource& weights)
+{
+    auto loaded = TransformerBlock::load(model_, weights, block, backend_);
+    release_pages(model_, block_tensors(model_, block));
+    return loaded;
+}
+
+Status StreamingPass::run_block(int block, const PassStream& stream, const PassEvents& events)
+{
+    if (events.block_begins) {
+        if (auto status = events.block_begins(block); !status)
+            return status;
+    }
+    auto loaded = load(block, stream.weights);
+    if (!loaded)
+        return loaded.error();
+    auto done = each_batch(name_of(block), [&](Index first, Index count) -> Status {
+        Status seen;
+        const InputObserver observer = [&](const std::string& group, const Buffer& x,
+                                           std::span<const Index> rows) {
+            monitor_.throw_if_cancelled();
+            if (events.input && seen)
+                seen = events.input(block, first, group, x, rows);
+        };
+        Buffer hidden = backend_.upload(stream.states.rows(first_token(first), first_token(count)));
+        loaded->forward(hidden, windows_.length, backend_, observer);
+        if (seen && events.output)
+            seen = events.output(block, first, hidden);
+        stream.states.next_rows(first_token(first), first_token(count)) = backend_.download(hidden);
+        stream.states.release(first_token(first), first_token(count));
+        return seen;
+    });
+    if (done && events.block_ends)
+        done = events.block_ends(block);
+    if (done)
+        done = stream.states.finish_block();
+    return done && events.block_finished ? events.block_finished(block) : done;
+}
+
 namespace {
 
-/// The batches of one pass and what they report.
-class Pass {
-public:
-    Pass(const Model& model, const TokenWindows& windows, HiddenStates& states, Backend& backend,
-         Monitor& monitor)
-        : model_(model), windows_(windows), states_(states), backend_(backend), monitor_(monitor),
-          step_(windows_per_batch(windows.length))
-    {}
-
-    Status embed_all()
-    {
-        return each_batch("embedding", [&](Index first, Index count) -> Status {
-            auto embedded = embed(model_, windows_.range(first, count), windows_.length, backend_);
-            if (!embedded)
-                return embedded.error();
-            states_.rows(first * windows_.length, count * windows_.length) = backend_.download(*embedded);
-            return {};
-        });
-    }
-
-    Status run_block(int block, const WeightSource& weights, const PassEvents& events)
-    {
-        auto loaded = TransformerBlock::load(model_, weights, block, backend_);
-        if (!loaded)
-            return loaded.error();
-        const std::string what =
-            "block " + std::to_string(block + 1) + " of " + std::to_string(model_.config().blocks);
-        return each_batch(what, [&](Index first, Index count) -> Status {
-            Status seen;
-            const InputObserver observer = [&](const std::string& group, const Buffer& x,
-                                               std::span<const Index> rows) {
-                monitor_.throw_if_cancelled();
-                if (events.input && seen)
-                    seen = events.input(block, first, group, x, rows);
-            };
-            auto tokens = states_.rows(first * windows_.length, count * windows_.length);
-            Buffer hidden = backend_.upload(tokens);
-            loaded->forward(hidden, windows_.length, backend_, observer);
-            tokens = backend_.download(hidden);
-            return seen;
-        });
-    }
-
-private:
-    template <class Body>
-    Status each_batch(const std::string& what, const Body& body)
-    {
-        const Index batches = (windows_.count() + step_ - 1) / step_;
-        const Index total = batches * (model_.config().blocks + 1);
-        for (Index first = 0; first < windows_.count(); first += step_) {
-            monitor_.throw_if_cancelled();
-            monitor_.report(static_cast<std::uint64_t>(done_++), static_cast<std::uint64_t>(total), what);
-            const Index count = std::min(step_, windows_.count() - first);
-            if (auto status = body(first, count); !status)
-                return status;
-            states_.release(first * windows_.length, count * windows_.length);
-        }
-        return {};
-    }
-
-    const Model& model_;
-    const TokenWindows& windows_;
-    HiddenStates& states_;
-    Backend& backend_;
-    Monitor& monitor_;
-    Index step_;
-    Index done_ = 0;
+/// Inputs of one batch, kept until the other stream has them too.
+struct SeenInput {
+    Buffer x;
+    std::vector<Index> rows;
 };
+
+/// The rows of a and b that belong to the same tokens.
+std::pair<Buffer, Buffer> common_tokens(const SeenInput& a, const Buffer& b, std::span<const Index> rows,
+                                        Backend& backend)
+{
+    if (rows.empty() && a.rows.empty())
+        return {a.x, b};
+    std::vector<Index> from_a;
+    std::vector<Index> from_b;
+    for (std::size_t i = 0, j = 0; i < a.rows.size() && j < rows.size();) {
+        if (a.rows[i] == rows[j]) {
+            from_a.push_back(static_cast<Index>(i++));
+            from_b.push_back(static_cast<Index>(j++));
+        } else if (a.rows[i] < rows[j]) {
+            ++i;
+        } else {
+            ++j;
+        }
+    }
+    if (from_a.empty())
+        return {};
+    return {backend.gather_rows(a.x, from_a), backend.gather_rows(b, from_b)};
+}
 
 } // namespace
 
-Status stream_blocks(const Model& model, const WeightSource& weights, const TokenWindows& windows,
-                     HiddenStates& states, const PassEvents& events, Backend& backend, Monitor& monitor)
+Status StreamingPass::run_block_pair(int block, const PassStream& first_stream,
+                                     const PassStream& second_stream, const PairObserver& observer,
+                                     bool advance)
 {
-    Pass pass(model, windows, states, backend, monitor);
-    if (auto status = pass.embed_all(); !status)
-        return status;
-    for (int block = 0; block < static_cast<int>(model.config().blocks); ++block) {
-        monitor.throw_if_cancelled();
-        if (events.block_begins) {
-            if (auto status = events.block_begins(block); !status)
-                return status;
+    auto first_block = load(block, first_stream.weights);
+    if (!first_block)
+        return first_block.error();
+    auto second_block = load(block, second_stream.weights);
+    if (!second_block)
+        return second_block.error();
+    auto done = each_batch(name_of(block), [&](Index first, Index count) -> Status {
+        const Index token = first_token(first);
+        const Index tokens = first_token(count);
+        std::map<std::string, SeenInput> inputs;
+        Buffer hidden = backend_.upload(first_stream.states.rows(token, tokens));
+        first_block->forward(hidden, windows_.length, backend_,
+                             [&](const std::string& group, const Buffer& x, std::span<const Index> rows) {
+                                 monitor_.throw_if_cancelled();
+                                 inputs[group] = {x, {rows.begin(), rows.end()}};
+                             });
+        Status seen;
+        Buffer other = backend_.upload(second_stream.states.rows(token, tokens));
+        second_block->forward(other, windows_.length, backend_,
+                              [&](const std::string& group, const Buffer& x, std::span<const Index> rows) {
+                                  monitor_.throw_if_cancelled();
+                                  const auto found =
+                                      inputs.find(group); // an expert may have seen tokens in one stream only
+                                  if (!seen || !observer || found == inputs.end())
+                                      return;
+                                  const auto [mine, theirs] = common_tokens(found->second, x, rows, backend_);
+                                  if (!mine.empty())
+                                      seen = observer(block, first, group, mine, theirs);
+                              });
+        if (advance) {
+            first_stream.states.next_rows(token, tokens) = backend_.download(hidden);
+            second_stream.states.next_rows(token, tokens) = backend_.download(other);
         }
-        if (auto status = pass.run_block(block, weights, events); !status)
+        first_stream.states.release(token, tokens);
+        second_stream.states.release(token, tokens);
+        return seen;
+    });
+    if (!done || !advance)
+        return done;
+    if (auto finished = first_stream.states.finish_block(); !finished)
+        return finished;
+    return second_stream.states.finish_block();
+}
+
+Status stream_blocks(const Model& model, const WeightSource& weights, const TokenWindows& windows,
+                     HiddenStates& states, const PassEvents& events, Backend& backend, Monitor& monitor,
+                     int first_block)
+{
+    StreamingPass pass(model, windows, backend, monitor);
+    const int blocks = static_cast<int>(model.config().blocks);
+    pass.expect_blocks(first_block, blocks);
+    if (first_block == 0) {
+        if (auto status = pass.embed(states); !status)
             return status;
-        if (events.block_ends) {
-            if (auto status = events.block_ends(block); !status)
-                return status;
-        }
+    }
+    for (int block = first_block; block < blocks; ++block) {
+        monitor.throw_if_cancelled();
+        if (auto status = pass.run_block(block, {weights, states}, events); !status)
+            return status;
     }
     return {};
 }

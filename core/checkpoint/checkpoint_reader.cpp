@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/checkpoint/checkpoint_reader.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 namespace rankscope {
 namespace {
@@ -33,6 +37,18 @@ Status CheckpointReader::confirm(std::string_view name) const
 {
     const auto again = view(name);
     return again ? Status{} : Status(again.error());
+}
+
+void CheckpointReader::release(std::string_view name) const
+{
+    const auto tensor = view(name);
+    if (!tensor || tensor->bytes.empty())
+        return;
+    const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+    const auto begin = reinterpret_cast<std::uintptr_t>(tensor->bytes.data()) / page * page;
+    const auto end = reinterpret_cast<std::uintptr_t>(tensor->bytes.data()) + tensor->bytes.size();
+    // A mapping of a file that nobody writes: what is dropped is read again when it is touched.
+    ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
 Result<Matrix> CheckpointReader::read(std::string_view name) const

@@ -55,6 +55,9 @@ public:
     virtual Result<TensorView> view(std::string_view name) const = 0;
     /// To be asked once the bytes of a view were used: a file that shrinks meanwhile reads as zeros. Errors: BadInput.
     Status confirm(std::string_view name) const;
+    /// The tensor's pages leave this process's memory; using a view of it brings them back. Nothing where it has no
+    /// bytes of its own.
+    void release(std::string_view name) const;
     /// Decoded to float32: rows = outputs, columns = inputs. Refuses non-float types and non-finite values by name.
     virtual Result<Matrix> read(std::string_view name) const;
 };

@@ -194,6 +194,8 @@ Result<LayerWork> prepare(const CurveSource& source, std::uint64_t seed,
         return weight.error();
     Moments moments;
     if (source.calibration) {
+        if (auto same = source.calibration->check_layer(source.model, *layer); !same)
+            return same.error();
         // One that asks for more serves the others too.
         const auto demanding =
             std::find_if(requests.begin(), requests.end(), [](const CurveRequest& request) {

@@ -239,6 +239,8 @@ Status Execution::compute(const Job& job, RunIndex& index)
         return weight.error();
     Moments moments;
     if (calibration_) {
+        if (auto same = calibration_->check_layer(model_, *job.layer); !same)
+            return same.error();
         auto read = needed_moments(job.method->info(), job.row->parameters, *calibration_,
                                    job.layer->input_group);
         if (!read)

@@ -151,7 +151,10 @@ void TestTransformers::calibration_opens_in_python()
         "print(json.dumps({'trace': float(h.trace()), 'symmetric': bool((h == h.T).all()), 'n': h.shape[0],\n"
         "  'tokens': int(f.get_tensor(g + 'counts')[0]), 'bins': f.get_tensor(g + 'histogram').shape[0],\n"
         "  'mean': float(f.get_tensor(g + 'statistics')[0].sum()), 'max': float(f.get_tensor(g + "
-        "'max_abs').max())}))\n";
+        "'max_abs').max()),\n"
+        "  'first': int(f.get_tensor(g + 'first.counts')[0]), 'later': int(f.get_tensor(g + 'later.counts')[0]),\n"
+        "  'sample': list(f.get_tensor(g + 'sample').shape), 'kind': str(f.get_tensor(g + 'sample').dtype),\n"
+        "  'strongest': list(f.get_tensor('output.strongest').shape)}))\n";
     const fs::path folder = file("calibration");
     const Json answer = answer_of({"-c", script, QString::fromStdString(folder.string())});
     const auto store = CalibrationStore::open(folder);
@@ -166,6 +169,11 @@ void TestTransformers::calibration_opens_in_python()
     QVERIFY(std::abs(answer["trace"].number() / moments->hessian.trace() - 1.0) < 1e-12);
     QVERIFY(std::abs(answer["mean"].number() - statistics->mean().sum()) < 1e-9);
     QCOMPARE(answer["max"].number(), moments->max_abs.maxCoeff());
+    QCOMPARE(answer["first"].integer() + answer["later"].integer(), answer["tokens"].integer());
+    QCOMPARE(answer["kind"].string(), std::string("float16"));
+    QCOMPARE(static_cast<std::size_t>(answer["sample"].array_if()->front().integer()),
+             (*store)->sample("model.layers.1.mlp.down_proj")->tokens.size());
+    QCOMPARE(answer["strongest"].array_if()->front().integer(), 32);
 }
 
 QTEST_GUILESS_MAIN(TestTransformers)

@@ -137,7 +137,7 @@ Result<std::shared_ptr<Model>> Model::open_stored(const std::filesystem::path& p
         return described.error();
     if (!model->architecture_) {
         model->describe_unknown();
-        return std::shared_ptr<const Model>(std::move(model));
+        return model;
     }
     if (auto fitted = model->architecture_->fitted_to(*model->reader_))
         model->architecture_ = std::move(fitted);

@@ -12,6 +12,7 @@ namespace {
 
 constexpr Index k_tile = 256;       // edge of a tile of the result
 constexpr Index k_large_tile = 512; // the same when there are enough of them: 5 % less packing
+constexpr Index k_block_terms = 256; // terms that a float32 product sums before float64 takes over
 
 CBLAS_TRANSPOSE blas_transpose(Transpose transpose)
 {

@@ -2,7 +2,7 @@
 #include "core/compute/detail/panels.h"
 
 #include "core/compute/detail/cpu_backend.h"
-#include "core/compute/detail/multiarch.h"
+#include "core/base/multiarch.h"
 
 #include <bit>
 #include <type_traits>

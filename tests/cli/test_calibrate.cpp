@@ -15,7 +15,9 @@
 
 #include <signal.h>
 
+#include <algorithm>
 #include <fstream>
+#include <sstream>
 
 using namespace rankscope;
 using namespace rankscope::test;
@@ -112,10 +114,10 @@ private slots:
 
 private:
     QString place(const char* name) const { return folder_->filePath(name); }
-    QStringList command(const char* out, const QStringList& more = {}) const
+    QStringList command(const char* out, const QStringList& more = {}, int samples = 48) const
     {
-        return QStringList{"calibrate", sample_,    "--text", text_,   "--samples",
-                           "48",        "--length", "64",     "--out", place(out)}
+        return QStringList{"calibrate", sample_, "--text", text_,     "--samples", QString::number(samples),
+                           "--length",  "64",    "--out",  place(out)}
                + more;
     }
     std::map<std::string, std::string> contents(const char* name) const
@@ -180,7 +182,7 @@ void TestCalibrate::killed_passes_resume_to_the_same_bytes()
 void TestCalibrate::an_interrupt_saves_what_is_finished()
 {
     QProcess process;
-    process.start(QString::fromStdString(cli_program().string()), command("cal", {"--samples", "400"}));
+    process.start(QString::fromStdString(cli_program().string()), command("cal", {}, 400));
     QVERIFY(process.waitForStarted());
     QTRY_VERIFY_WITH_TIMEOUT(
         QFile::exists(place("cal.unfinished/pass.json")) || process.state() == QProcess::NotRunning, 60'000);
@@ -190,10 +192,10 @@ void TestCalibrate::an_interrupt_saves_what_is_finished()
         QSKIP("the pass was through before the signal came");
     QCOMPARE(process.exitCode(), 130);
     QVERIFY(process.readAllStandardError().contains("--resume"));
-    const CommandResult refused = run_cli(command("cal", {"--samples", "400"}));
+    const CommandResult refused = run_cli(command("cal", {}, 400));
     QCOMPARE(refused.status, 3);
     QVERIFY(refused.errors.contains("--resume"));
-    QCOMPARE(run_cli(command("cal", {"--samples", "400", "--resume"})).status, 0);
+    QCOMPARE(run_cli(command("cal", {"--resume"}, 400)).status, 0);
 }
 
 void TestCalibrate::a_full_drive_is_said_and_overcome()

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/base/atomic_file.h"
+#include "core/base/byte_size.h"
 #include "core/base/json.h"
 #include "core/base/sha256.h"
 #include "core/base/thread_pool.h"
@@ -174,7 +175,8 @@ void TestCalibration::neither_budget_nor_threads_change_bytes()
     QCOMPARE(plain.size(), std::size_t{6});
     // The least budget with which it works: for a block and its moments, not for the hidden states beside
     // them.
-    for (std::uint64_t budget = 16U << 20; budget < (4ULL << 30); budget += 32 << 10) {
+    const std::uint64_t resident = resident_bytes();
+    for (std::uint64_t budget = resident; budget < resident + (64U << 20); budget += 32 << 10) {
         options.memory_budget_bytes = budget;
         if (calibrate_sample(file("scratch"), options))
             break;

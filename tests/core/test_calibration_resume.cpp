@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/base/atomic_file.h"
+#include "core/base/byte_size.h"
 #include "core/calibration/calibration_store.h"
 #include "core/calibration/hidden_states.h"
 #include "tests/support/sample_model.h"
@@ -119,7 +120,8 @@ void TestCalibrationResume::goes_on_with_the_same_bytes()
     CalibrationOptions options = this->options();
     const auto budgets = [&](const auto& attempt) {
         // The least budget with which it works keeps the hidden states out of memory.
-        for (std::uint64_t budget = 16U << 20; budget < (4ULL << 30); budget += 32 << 10) {
+        const std::uint64_t resident = resident_bytes();
+        for (std::uint64_t budget = resident; budget < resident + (64U << 20); budget += 32 << 10) {
             options.memory_budget_bytes = budget;
             if (attempt())
                 return;

@@ -33,17 +33,14 @@ std::string hash_bytes(std::span<const std::byte> bytes, Monitor& monitor)
 
 Result<std::string> hash_tensor(const CheckpointReader& reader, const std::string& name, Monitor& monitor)
 {
-    const TensorInfo* info = reader.find(name);
-    if (info && !info->packed.empty()) { // put together from several: what it says is what counts
+    const auto view = reader.view(name);
+    if (!view) { // packed or turned: it has no bytes of its own, and what it says is what counts
         const auto values = reader.read(name);
         if (!values)
             return values.error();
         return hash_bytes(std::as_bytes(std::span(values->data(), static_cast<std::size_t>(values->size()))),
                           monitor);
     }
-    const auto view = reader.view(name);
-    if (!view)
-        return view.error();
     std::string hash = hash_bytes(view->bytes, monitor);
     if (auto whole = reader.confirm(name); !whole)
         return whole.error();

@@ -11,8 +11,8 @@
 
 #include <benchmark/benchmark.h>
 
-#include <chrono>
 #include <cstdlib>
+#include <ctime>
 
 using namespace rankscope;
 using namespace rankscope::test;
@@ -30,7 +30,15 @@ void run_tile(const detail::ProductTile<Term, float>& tile)
         detail::micro_kernel().bfloats(tile);
 }
 
-/// Operations a second of the inner loop on one thread.
+/// CPU time that this process has taken.
+double cpu_seconds()
+{
+    timespec now{};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+/// Operations a second of the inner loop.
 template <class Term>
 double kernel_rate()
 {
@@ -56,11 +64,10 @@ double kernel_rate()
         tile.cols = detail::k_panel_cols;
         double shortest = 1e9;
         for (int attempt = 0; attempt < 5; ++attempt) {
-            const auto start = std::chrono::steady_clock::now();
+            const double start = cpu_seconds();
             for (int i = 0; i < runs; ++i)
                 run_tile(tile);
-            const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
-            shortest = std::min(shortest, time.count());
+            shortest = std::min(shortest, cpu_seconds() - start);
         }
         return 2.0 * terms * runs * static_cast<double>(steps * detail::k_tile_rows * detail::k_panel_cols)
                / shortest;
@@ -68,13 +75,13 @@ double kernel_rate()
     return best;
 }
 
-/// Shows the rate of `flop` operations an iteration, and its share of `peak` on every thread.
+/// Shows the rate of `flop` operations an iteration, and its share of `peak`.
 void set_rate(benchmark::State& state, double flop, double peak = kernel_rate<float>())
 {
     using benchmark::Counter;
     const double all = flop * static_cast<double>(state.iterations());
     state.counters["flop"] = Counter(all, Counter::kIsRate);
-    state.counters["share"] = Counter(all / peak / thread_count(), Counter::kIsRate);
+    state.counters["share"] = Counter(all / peak, Counter::kIsRate);
 }
 
 Backend& cpu()
@@ -131,7 +138,7 @@ void product_sizes(benchmark::internal::Benchmark* benchmark)
         for (const int threads : {1, 2})
             benchmark->Args({n, k, threads});
     }
-    benchmark->ArgNames({"n", "k", "threads"})->UseRealTime()->Unit(benchmark::kMillisecond);
+    benchmark->ArgNames({"n", "k", "threads"})->MeasureProcessCPUTime()->Unit(benchmark::kMillisecond);
 }
 BENCHMARK(prepared_product)->Apply(product_sizes);
 BENCHMARK(prepared_product_bfloat)->Apply(product_sizes);
@@ -168,12 +175,12 @@ void gram_moments_bfloat(benchmark::State& state)
 BENCHMARK(gram_moments)
     ->ArgsProduct({{576, 1536, 4096}, {1, 2}})
     ->ArgNames({"n", "threads"})
-    ->UseRealTime()
+    ->MeasureProcessCPUTime()
     ->Unit(benchmark::kMillisecond);
 BENCHMARK(gram_moments_bfloat)
     ->ArgsProduct({{576, 1536, 4096}, {1, 2}})
     ->ArgNames({"n", "threads"})
-    ->UseRealTime()
+    ->MeasureProcessCPUTime()
     ->Unit(benchmark::kMillisecond);
 
 void causal_attention(benchmark::State& state)
@@ -189,7 +196,7 @@ void causal_attention(benchmark::State& state)
 BENCHMARK(causal_attention)
     ->ArgsProduct({{512, 2048, 8192}, {1, 2}})
     ->ArgNames({"tokens", "threads"})
-    ->UseRealTime()
+    ->MeasureProcessCPUTime()
     ->Unit(benchmark::kMillisecond);
 
 std::shared_ptr<const Model> bench_model(benchmark::State& state)
@@ -234,7 +241,7 @@ void block_forward(benchmark::State& state)
 BENCHMARK(block_forward)
     ->ArgsProduct({{128, 512}, {1, 2}})
     ->ArgNames({"length", "threads"})
-    ->UseRealTime()
+    ->MeasureProcessCPUTime()
     ->Unit(benchmark::kMillisecond);
 
 /// All blocks on text, as an evaluation or a calibration sends it through: tokens per second of CPU time.

@@ -16,7 +16,7 @@ namespace {
 
 constexpr double k_ridge = 1e-10;       ///< of the mean diagonal, in the least squares of rank size
 constexpr double k_single_ridge = 1e-7; ///< the same where products are float32
-constexpr int k_patience = 2;           ///< rounds without gain before the early stop
+constexpr int k_patience = 4;           ///< rounds without gain before the early stop
 constexpr double k_least_gain = 0.001;  ///< of the best objective
 
 /// X with G·X = B, G symmetric and positive semidefinite, r × r.

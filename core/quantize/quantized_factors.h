@@ -11,7 +11,7 @@ struct FactorOptions {
     int bits = 16; ///< 16: as they are; 8: integers, restricted symmetric scale; 4: E8P in two stages
     bool per_component = true; ///< a scale for each column of L and row of R, else one for each factor
     int iterations = 10;       ///< of the alternation that fits quantized factors, at most
-    bool early_stop = false;   ///< end it when two rounds did not lower the objective by 0.1 %
+    bool early_stop = false;   ///< end it when four rounds did not lower the objective by 0.1 %
 };
 
 /// L·R near A in the metric of H with quantized factors (LPLR, methods-joint §4.4), from the exact minimizer

@@ -71,7 +71,7 @@ SampleLayer with_fitting_moments(SampleLayer layer, const MethodInfo& info, cons
     const ActivationQuantization wanted =
         parameters ? activations_of(info, *parameters) : ActivationQuantization{};
     if (wanted.active())
-        layer.moments = moments_of(layer.activations, {wanted.bits, wanted.clip});
+        layer.moments = moments_of_columns(layer.activations, {wanted.bits, wanted.clip});
     return layer;
 }
 
@@ -395,17 +395,17 @@ private slots:
         QVERIFY(run(*method, layer, small_given(method->info(), 3))->reconstruct().isZero());
 
         layer = base;
-        layer.moments = moments_of(Matrix::Zero(20, 5)); // nothing was ever active
+        layer.moments = moments_of_columns(Matrix::Zero(20, 5)); // nothing was ever active
         verify_usable(run(*method, layer, small_given(method->info(), 3)), layer);
 
-        layer.moments = moments_of(base.activations.leftCols(1)); // one token: rank 1
+        layer.moments = moments_of_columns(base.activations.leftCols(1)); // one token: rank 1
         verify_usable(run(*method, layer, small_given(method->info(), 12)), layer);
 
         Matrix activations = base.activations; // dead channels, and two that are the same
         activations.row(0).setZero();
         activations.row(19).setZero();
         activations.row(7) = activations.row(8);
-        layer.moments = moments_of(activations);
+        layer.moments = moments_of_columns(activations);
         verify_usable(run(*method, layer, small_given(method->info(), 5)), layer);
         const auto live = run(*method, layer, small_given(method->info(), 5));
         QVERIFY(measure(layer.weight, *live, &layer.moments).relative_activation_error < 0.7);
@@ -428,7 +428,10 @@ private slots:
         if (!method->info().find("group"))
             QSKIP("it has no groups");
         const SampleLayer layer = sample_layer({6, 22, 60, 1}, 11);
+        const double least = method->info().find("group")->minimum; // 0 where each output has its own scale
         for (const std::int64_t group : {-1, 0, 1, 7, 22, 1000}) {
+            if (static_cast<double>(group) < least)
+                continue;
             Given given = small_given(method->info(), 2);
             given["group"] = group;
             verify_usable(run(*method, layer, given), layer);

@@ -126,7 +126,8 @@ void TestCalibrationStore::initTestCase()
 
 void TestCalibrationStore::first_and_later_tokens_make_all()
 {
-    for (const std::string& group : store()->groups()) {
+    const auto opened = store();
+    for (const std::string& group : opened->groups()) {
         const auto all = store()->statistics(group);
         const auto first = store()->statistics(group, TokenKind::First);
         const auto later = store()->statistics(group, TokenKind::Later);
@@ -155,7 +156,8 @@ void TestCalibrationStore::first_and_later_tokens_make_all()
 
 void TestCalibrationStore::samples_are_the_tokens_themselves()
 {
-    for (const std::string& group : store()->groups()) {
+    const auto opened = store();
+    for (const std::string& group : opened->groups()) {
         const auto sample = store()->sample(group);
         QVERIFY(sample);
         QCOMPARE(sample->tokens.size(), std::size_t{512});
@@ -174,7 +176,8 @@ void TestCalibrationStore::samples_are_the_same_tokens_everywhere()
     const auto wanted = store()->sample(store()->groups().front())->tokens;
     QVERIFY(std::adjacent_find(wanted.begin(), wanted.end()) == wanted.end());
     QVERIFY(wanted.front() >= 0 && wanted.back() < k_samples * k_length);
-    for (const std::string& group : store()->groups())
+    const auto opened = store();
+    for (const std::string& group : opened->groups())
         QCOMPARE(store()->sample(group)->tokens, wanted);
     CalibrationOptions options = options_of_test();
     options.seed = 1;

@@ -287,8 +287,9 @@ private slots:
         layer.activations.row(9).setZero();
         layer.activations(9, 0) = 1000.0F; // one huge token
         layer.activations.row(4).setZero();
-        layer.moments = moments_of(layer.activations);
-        layer.moments.hessian(9, 9) *= 1e-6; // rare: small in the mean
+        layer.moments = moments_of_columns(layer.activations);
+        layer.moments.hessian.row(9) *= 1e-3; // rare: small in the mean
+        layer.moments.hessian.col(9) *= 1e-3;
         Given given{{"rank", std::int64_t{4}}, {"iterations", std::int64_t{1}}, {"k", std::int64_t{3}}};
         const auto outliers = [&](const char* selection, std::uint64_t seed) {
             given["selection"] = std::string(selection);
@@ -326,7 +327,8 @@ private slots:
                 > 1e-4);
         QVERIFY(rounded.bits_per_weight() < once.bits_per_weight());
 
-        const Decomposition alone = run("caldera", layer, {{"iterations", std::int64_t{0}}});
+        const Decomposition alone =
+            run("caldera", layer, {{"iterations", std::int64_t{0}}, {"rank", std::int64_t{6}}});
         QCOMPARE(alone.low_rank.rank(), Index{0});
         Given gptq{{"bits", std::int64_t{2}}};
         QVERIFY(alone.reconstruct() == run("gptq", layer, gptq).reconstruct());
@@ -346,11 +348,11 @@ private slots:
         const Damped problem(sample_layer({60, 80, 400, 3}, 59));
         const Buffer w = backend_->upload(problem.weight);
         const Buffer hessian = backend_->upload(problem.hessian);
-        FactorOptions options{4, true, 60, false};
+        FactorOptions options{4, true, 10, false}; // the loop's own count of rounds
         const double whole = quantized_low_rank(w, hessian, 8, options, *backend_, silent_monitor()).tail;
         options.early_stop = true;
         const double stopped = quantized_low_rank(w, hessian, 8, options, *backend_, silent_monitor()).tail;
-        QVERIFY2(whole <= stopped && stopped < 1.1 * whole,
+        QVERIFY2(whole <= stopped && stopped < 1.2 * whole,
                  qPrintable(QString("%1 %2").arg(whole).arg(stopped)));
     }
 

@@ -149,7 +149,7 @@ private slots:
         if (name == "caldera" || name == "odlri")
             return;
         SampleLayer louder = layer; // scaling H changes nothing
-        louder.moments = moments_of(layer.activations * 8.0F);
+        louder.moments = moments_of_columns(layer.activations * 8.0F);
         given["rank"] = std::int64_t{4};
         QVERIFY(
             relative_difference(run(name, louder, given).reconstruct(), run(name, layer, given).reconstruct())
@@ -197,7 +197,7 @@ private slots:
     {
         SampleLayer layer = sample_layer({10, 20, 100, 0}, 7);
         layer.activations.row(13) *= 50.0F;
-        layer.moments = moments_of(layer.activations);
+        layer.moments = moments_of_columns(layer.activations);
         const ChannelProfile profile = channel_profile(layer.weight, &layer.moments);
         Index hottest = 0;
         profile.weighted_energy.maxCoeff(&hottest);
@@ -364,7 +364,7 @@ private slots:
         SampleLayer layer = sample_layer({10, 16, 200, 0}, 14);
         layer.activations *= 1e-3F; // far below the 1 that a dead channel gets
         layer.activations.row(2).setZero();
-        layer.moments = moments_of(layer.activations);
+        layer.moments = moments_of_columns(layer.activations);
         Given given = joint_given(4, 2);
         given["k"] = std::int64_t{15};
         const Decomposition d = run("odlri", layer, given);

@@ -115,8 +115,11 @@ public:
         const Matrix weight = *model_->checkpoint().read(layer.weight());
         const Matrix left = noise(layer.name + "L", layer.out, 3);
         const Matrix right = noise(layer.name + "R", 3, layer.in);
-        return LinearWeight{
-            backend.upload(Matrix(weight - left * right)), backend.upload(left), backend.upload(right), {}};
+        return LinearWeight{backend.upload(Matrix(weight - left * right)),
+                            backend.upload(left),
+                            backend.upload(right),
+                            {},
+                            {}};
     }
 
 private:
@@ -128,7 +131,7 @@ class WrongWeights : public WeightSource {
 public:
     Result<LinearWeight> linear(const LinearLayer& layer, Backend& backend) const override
     {
-        return LinearWeight{backend.allocate(layer.in + 1, layer.out), {}, {}, {}};
+        return LinearWeight{backend.allocate(layer.in + 1, layer.out), {}, {}, {}, {}};
     }
 };
 

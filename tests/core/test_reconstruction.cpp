@@ -279,7 +279,8 @@ private slots:
             Buffer expected = backend_->copy(x);
             reference->forward(expected, 9, *backend_);
             const Buffer y = block->forward(x, 9, dense, {}, nullptr, *backend_);
-            QVERIFY(backend_->download(y) == backend_->download(expected));
+            // The model multiplies with packed weights: sums in another order.
+            QVERIFY(relative_difference(backend_->download(y), backend_->download(expected)) < 2e-6);
         }
     }
 
@@ -318,11 +319,11 @@ private slots:
         const LayerLoss loss{backend_->upload(Matrix(layer.moments.hessian.cast<float>())), {}, 0.0};
         ReconstructionOptions options;
         options.steps = 50;
-        options.learning_rate = 1.0;
+        options.learning_rate = 64.0;
         TestMonitor monitor;
         const auto report = reconstruct_layer(linear, loss, options, *backend_, monitor);
         QVERIFY(report.halvings > 0);
-        QCOMPARE(report.learning_rate, std::pow(0.5, static_cast<double>(report.halvings)));
+        QCOMPARE(report.learning_rate, 64.0 * std::pow(0.5, static_cast<double>(report.halvings)));
         QCOMPARE(monitor.warnings().size(), static_cast<std::size_t>(report.halvings));
         QVERIFY(monitor.warnings().front().find("diverged") != std::string::npos);
         const QuantizedMatrix q = linear.quantized(*backend_);

@@ -9,7 +9,7 @@
 
 namespace rankscope::test {
 
-Moments moments_of(const Matrix& activations, const ActivationQuantization& rounding)
+Moments moments_of_columns(const Matrix& activations, const ActivationQuantization& rounding)
 {
     return moments_of(MatrixD(activations.transpose().cast<double>()), rounding);
 }
@@ -33,7 +33,7 @@ SampleLayer sample_layer(const SampleShape& shape, std::uint64_t seed)
     SampleLayer layer;
     layer.weight = (0.03 * (left * right / std::sqrt(static_cast<double>(core)) + noise)).cast<float>();
     layer.activations = x.cast<float>();
-    layer.moments = moments_of(layer.activations);
+    layer.moments = moments_of_columns(layer.activations);
     return layer;
 }
 

@@ -23,7 +23,7 @@ struct SampleShape {
 SampleLayer sample_layer(const SampleShape& shape, std::uint64_t seed);
 
 /// The moments of inputs given as channels × tokens, and of them rounded so.
-Moments moments_of(const Matrix& activations, const ActivationQuantization& rounding = {4, 0.9});
+Moments moments_of_columns(const Matrix& activations, const ActivationQuantization& rounding = {4, 0.9});
 
 /// tr(E·H·Eᵀ) in float64, written out plainly.
 double objective(const Matrix& error, const MatrixD& hessian);

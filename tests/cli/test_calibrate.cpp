@@ -170,7 +170,8 @@ void TestCalibrate::killed_passes_resume_to_the_same_bytes()
         ::kill(static_cast<pid_t>(process.processId()), SIGKILL);
         process.waitForFinished();
         ++kills;
-        QVERIFY(!QFile::exists(place("cal") + "/calibration.json"));
+        if (QFile::exists(place("cal") + "/calibration.json"))
+            break; // between the renaming and the end of the process: whole, as is compared below
         resumed_from_a_block |= QFile::exists(place("cal.unfinished/pass.json"));
     }
     QVERIFY(kills > 0);

@@ -15,10 +15,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* k_part = ".part-"; // and the number of the process
+
 fs::path part_name(const fs::path& path)
 {
     fs::path name = path.has_filename() ? path : path.parent_path();
-    name += ".part-" + std::to_string(getpid());
+    name += k_part + std::to_string(getpid());
     return name;
 }
 
@@ -138,6 +140,15 @@ Status write_text_file(const fs::path& path, std::string_view text, bool replace
     if (auto written = file->write(text); !written)
         return written;
     return file->commit();
+}
+
+void remove_unfinished_files(const fs::path& folder)
+{
+    std::error_code problem;
+    for (const auto& entry : fs::directory_iterator(folder, problem)) {
+        if (entry.path().filename().string().find(k_part) != std::string::npos)
+            fs::remove(entry.path(), problem);
+    }
 }
 
 AtomicFolder::AtomicFolder(fs::path path, fs::path part) : path_(std::move(path)), part_(std::move(part)) {}

@@ -35,6 +35,10 @@ private:
 /// Writes a small text in one go.
 Status write_text_file(const std::filesystem::path& path, std::string_view text, bool replace);
 
+/// Removes from `folder` what a process left that was killed while it wrote an AtomicFile there. Only for a
+/// folder that this process alone writes to.
+void remove_unfinished_files(const std::filesystem::path& folder);
+
 /// A folder that appears under its final name only when whole; the same promises as AtomicFile.
 class AtomicFolder {
 public:

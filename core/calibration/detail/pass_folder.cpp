@@ -97,6 +97,7 @@ Status PassFolder::lock()
 /// What an earlier pass left is continued, replaced or refused.
 Status PassFolder::take_over(const Json& settings, const Options& options)
 {
+    remove_unfinished_files(part_);
     std::error_code problem;
     const fs::path record = part_ / k_record;
     auto json = fs::exists(record, problem) ? Json::read(record) : Result<Json>(Json());

@@ -54,16 +54,6 @@ Status check_same_origin(const fs::path& folder, const RunManifest& manifest, co
     return {};
 }
 
-/// Files of a process that was killed while it wrote.
-void remove_parts(const fs::path& layers)
-{
-    std::error_code problem;
-    for (const auto& entry : fs::directory_iterator(layers, problem)) {
-        if (entry.path().filename().string().find(".part-") != std::string::npos)
-            fs::remove(entry.path(), problem);
-    }
-}
-
 } // namespace
 
 Json RunManifest::to_json() const
@@ -179,7 +169,7 @@ Result<RunFolder> RunFolder::resume(const fs::path& folder, const RunManifest& m
     auto index = RunIndex::open(folder / k_index_name, true);
     if (!index)
         return index.error();
-    remove_parts(folder / k_layers_name);
+    remove_unfinished_files(folder / k_layers_name);
     RunFolder run{std::move(*lock), std::move(*index), {}};
     auto rows = run.index.rows();
     if (!rows)

@@ -175,12 +175,12 @@ void Actions::update(const State& state)
                             rank_up_much, rank_down_much, evaluation_text})
         action->setEnabled(state.model);
     for (QAction* action : {calibrate_built_in, calibrate_file})
-        action->setEnabled(state.model && !state.calibrating && !state.running);
+        action->setEnabled(state.text_flows && !state.calibrating && !state.running);
     run->setEnabled(state.model && !state.running);
     run_selection->setEnabled(state.model && !state.running);
     resume->setEnabled(state.paused_run && !state.running);
     cancel->setEnabled(state.working);
-    evaluate->setEnabled(state.run && !state.running);
+    evaluate->setEnabled(state.run && state.text_flows && !state.running);
     export_run->setEnabled(state.run && !state.running);
     back->setEnabled(state.back);
     forward->setEnabled(state.forward);

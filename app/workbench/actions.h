@@ -24,6 +24,7 @@ public:
 
     struct State {
         bool model = false;
+        bool text_flows = false; ///< the model can be calibrated and evaluated
         bool calibrating = false;
         bool running = false;
         bool paused_run = false;

@@ -273,6 +273,7 @@ void MainWindow::updateActions()
 {
     Actions::State state;
     state.model = session_.model() != nullptr;
+    state.text_flows = state.model && session_.model()->architecture().runs().has_value();
     state.calibrating = workflow_->calibrating();
     state.running = workflow_->running();
     state.run = session_.run() && !session_.run()->results().empty();

@@ -160,6 +160,12 @@ void MainWindow::connectWorkflow()
         checkpoint_->tree().setFocus(Qt::OtherFocusReason);
     });
     connect(workflow_, &Workflow::calibrationNeeded, this, &MainWindow::askForCalibration);
+    connect(workflow_, &Workflow::weightsOnly, this, [this](const QString& why) {
+        banner_->show(
+            MessageBanner::Kind::Information,
+            QStringLiteral("%1 Choose methods that need no calibration, such as RTN or residual SVD.")
+                .arg(why));
+    });
     connect(workflow_, &Workflow::pausedRunFound, this, [this](int done, int all) {
         banner_->show(MessageBanner::Kind::Information,
                       QStringLiteral("A run of this checkpoint was paused: %1 of %2 layers are done.")

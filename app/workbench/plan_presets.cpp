@@ -89,7 +89,10 @@ QVector<PlanPreset> planPresets()
     return available;
 }
 
-QString defaultPresetId() { return QStringLiteral("odlri-2"); }
+QString defaultPresetId(const Model& model)
+{
+    return model.architecture().runs() ? QStringLiteral("odlri-2") : QStringLiteral("svd-residual-4");
+}
 
 Result<Plan> presetPlan(const PlanPreset& chosen, const Model& model)
 {

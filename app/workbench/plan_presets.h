@@ -21,7 +21,7 @@ struct PlanPreset {
 /// Those whose method is registered, in the order shown.
 QVector<PlanPreset> planPresets();
 /// What is prefilled for a newly opened checkpoint.
-QString defaultPresetId();
+QString defaultPresetId(const Model& model);
 
 /// The preset on every linear of the model. Errors: Usage.
 Result<Plan> presetPlan(const PlanPreset& preset, const Model& model);

@@ -101,7 +101,7 @@ void Workflow::finishOpening(const OpenedModel& opened_model, const QString& pat
     if (run && !run->plan().rows.empty() && !path.isEmpty() && Run::is_run(toPath(path)))
         session_.resetPlan(run->plan());
     else
-        applyPreset(defaultPresetId(), false);
+        applyPreset(defaultPresetId(*session_.model()), false);
     if (!session_.model()->linears().empty())
         session_.selectLayer(toQString(session_.model()->linears().front().name));
     Q_EMIT opened();
@@ -113,14 +113,23 @@ void Workflow::finishOpening(const OpenedModel& opened_model, const QString& pat
         Q_EMIT pausedRunFound(static_cast<int>(run->results().size()), static_cast<int>(all));
     }
     // The sample must show its outliers without a question; on a stranger's model a long job is his to start.
-    if (!session_.calibration()) {
+    if (!session_.calibration() || !session_.model()->architecture().runs()) {
         if (session_.isSample())
             calibrate({});
         else
-            Q_EMIT calibrationNeeded(
+            askForCalibration(
                 QStringLiteral("No calibration yet: outlier channels and methods such as ODLRI need "
                                "to see what flows into each layer."));
     }
+}
+
+void Workflow::askForCalibration(const QString& why)
+{
+    const Status runs = session_.model()->architecture().runs();
+    if (runs)
+        Q_EMIT calibrationNeeded(why);
+    else
+        Q_EMIT weightsOnly(toQString(runs.error().sentence()));
 }
 
 void Workflow::calibrate(const QString& text_file)
@@ -206,7 +215,7 @@ void Workflow::run(const QStringList& layers)
             run_after_calibration_ = layers;
             Q_EMIT message(QStringLiteral("The run starts as soon as the calibration is done"));
         } else {
-            Q_EMIT calibrationNeeded(QStringLiteral("This plan needs a calibration."));
+            askForCalibration(QStringLiteral("This plan needs a calibration."));
         }
         return;
     }
@@ -220,7 +229,7 @@ void Workflow::resume()
     if (!session_.model() || !run || run->complete() || running_)
         return;
     if (needsCalibration(run->plan()) && !session_.calibration()) {
-        Q_EMIT calibrationNeeded(QStringLiteral("The paused run needs its calibration."));
+        askForCalibration(QStringLiteral("The paused run needs its calibration."));
         return;
     }
     session_.editPlan(QStringLiteral("plan of the paused run"), run->plan());
@@ -269,7 +278,7 @@ void Workflow::startRun(Plan plan, const QString& folder, bool resume)
             }
             if (done->error)
                 Q_EMIT failed(QStringLiteral("The run is not complete"), *done->error);
-            if (done->run && !done->run->results().empty())
+            if (done->run && !done->run->results().empty() && session_.model()->architecture().runs())
                 evaluate();
         });
 }

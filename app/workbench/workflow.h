@@ -81,6 +81,7 @@ Q_SIGNALS:
     void opened();
     void openingChanged(bool opening);
     void calibrationNeeded(const QString& why);
+    void weightsOnly(const QString& why); ///< no text flows through this model: nothing to calibrate with
     void pausedRunFound(int done, int all);
     void runStarted();
     void runFinished();
@@ -90,6 +91,7 @@ Q_SIGNALS:
 
 private:
     void open(const QString& path, bool sample);
+    void askForCalibration(const QString& why);
     void startRun(Plan plan, const QString& folder, bool resume);
     void removeFolder(const QString& folder);
     void finishOpening(const OpenedModel& opened, const QString& path);

@@ -320,7 +320,7 @@ void TestItemModels::presets_fit_every_layer()
     const auto presets = planPresets();
     QVERIFY(presets.size() >= 5);
     QVERIFY(std::any_of(presets.cbegin(), presets.cend(),
-                        [](const PlanPreset& preset) { return preset.id == defaultPresetId(); }));
+                        [](const PlanPreset& preset) { return preset.id == defaultPresetId(*sample()); }));
     for (const PlanPreset& preset : presets) {
         const auto plan = presetPlan(preset, *sample());
         QVERIFY2(plan.has_value(), qPrintable(preset.title));

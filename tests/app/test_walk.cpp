@@ -83,6 +83,7 @@ private Q_SLOTS:
     void keyboard_only();
     void pause_close_and_resume();
     void bad_files_are_explained();
+    void unknown_family_is_open_for_its_weights();
     void drop_opens_a_checkpoint();
     void cleanupTestCase();
 
@@ -477,6 +478,34 @@ void TestWalk::bad_files_are_explained()
     // The window is as usable as before.
     openSampleWithTheMouse();
     QVERIFY(window_->banner().text().isEmpty());
+}
+
+void TestWalk::unknown_family_is_open_for_its_weights()
+{
+    watchdog_->enter(QStringLiteral("unknown family"));
+    const QString zebra = settings_.path(QStringLiteral("zebra"));
+    QVERIFY(QDir().mkpath(zebra));
+    const QString source = QString::fromStdString(sample_folder().string());
+    for (const char* name : {"tokenizer.json", "model.safetensors"})
+        QVERIFY(QFile::copy(source + QLatin1Char('/') + QLatin1String(name),
+                            zebra + QLatin1Char('/') + QLatin1String(name)));
+    QFile config(source + QStringLiteral("/config.json"));
+    QVERIFY(config.open(QIODevice::ReadOnly));
+    QByteArray text = config.readAll();
+    text.replace("\"model_type\": \"llama\"", "\"model_type\": \"zebra\"");
+    QFile changed(zebra + QStringLiteral("/config.json"));
+    QVERIFY(changed.open(QIODevice::WriteOnly) && changed.write(text) == text.size());
+    changed.close();
+
+    window_->openPath(zebra);
+    QTRY_VERIFY_WITH_TIMEOUT(!window_->workflow().opening() && !window_->startPageVisible(), k_long);
+    // What cannot be is not offered: no calibration, and a plan that runs without one.
+    QVERIFY2(window_->banner().text().contains(QStringLiteral("zebra")), qPrintable(window_->banner().text()));
+    QVERIFY(window_->banner().findChildren<QPushButton*>().isEmpty());
+    QVERIFY(!window_->actions().calibrate_built_in->isEnabled());
+    window_->actions().run->trigger();
+    QTRY_VERIFY_WITH_TIMEOUT(window_->session().run() && window_->session().run()->complete(), k_long);
+    QVERIFY(!window_->actions().evaluate->isEnabled());
 }
 
 void TestWalk::drop_opens_a_checkpoint()

@@ -119,6 +119,10 @@ PlanDock::PlanDock(Session& session, QWidget* parent)
                     session_.selectLayer(model_->layerAt(current.row()));
             });
     connect(&session_, &Session::selectionChanged, this, &PlanDock::showSelection);
+    connect(&session_, &Session::modelChanged, this, [this] {
+        if (session_.model())
+            presets_->setCurrentIndex(presets_->findData(defaultPresetId(*session_.model())));
+    });
     connect(model_, &PlanModel::footerChanged, this, &PlanDock::showFooter);
     connect(model_, &PlanModel::edited, this, [this](const QString& what) {
         showNotice(what, false);
@@ -161,7 +165,6 @@ QWidget* PlanDock::buildBar()
     presets_->setPlaceholderText(QStringLiteral("Choose for all rows"));
     for (const PlanPreset& preset : planPresets())
         presets_->addItem(preset.title, preset.id);
-    presets_->setCurrentIndex(presets_->findData(defaultPresetId()));
     connect(presets_, &QComboBox::activated, this,
             [this](int index) { Q_EMIT presetChosen(presets_->itemData(index).toString()); });
 

@@ -92,6 +92,9 @@ ResultsDock::ResultsDock(Session& session, QWidget* parent)
     setTitleBarWidget(new QWidget(this)); // the tab says it already
 
     connect(&session_, &Session::runChanged, this, &ResultsDock::refresh);
+    connect(&session_, &Session::modelChanged, this, [this] {
+        evaluate_->setEnabled(session_.model() && session_.model()->architecture().runs());
+    });
     connect(&session_, &Session::evaluationChanged, this, &ResultsDock::showEvaluation);
     connect(&session_, &Session::selectionChanged, this, &ResultsDock::showSelection);
     connect(table_->selectionModel(), &QItemSelectionModel::currentRowChanged, this,

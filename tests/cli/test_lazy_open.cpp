@@ -4,7 +4,9 @@
 #include "core/model/model.h"
 #include "tests/support/command.h"
 #include "tests/support/sparse_model.h"
+#include "tests/support/test_paths.h"
 
+#include <QProcess>
 #include <QTemporaryDir>
 #include <QTest>
 
@@ -103,6 +105,30 @@ private Q_SLOTS:
         rusage used{};
         QCOMPARE(::getrusage(RUSAGE_CHILDREN, &used), 0);
         QVERIFY2(used.ru_maxrss < 200L << 10, qPrintable(QString("%1 KiB").arg(used.ru_maxrss)));
+    }
+
+    void a_file_cut_off_under_a_running_command_is_an_error()
+    {
+        const QTemporaryDir place;
+        const QString model = place.filePath("model");
+        fs::copy(test::sample_folder(), model.toStdString(), fs::copy_options::recursive);
+        const fs::path weights = fs::path(model.toStdString()) / "model.safetensors";
+        fs::permissions(weights, fs::perms::owner_write, fs::perm_options::add);
+        const QString out = place.filePath("cal");
+        QProcess process;
+        process.start(QString::fromStdString(test::cli_program().string()),
+                      {"calibrate", model, "--text", model + "/calibration.txt", "--samples", "800",
+                       "--length", "64", "--threads", "1", "--out", out});
+        QVERIFY(process.waitForStarted());
+        // The first block is through, the others are not read yet.
+        QTRY_VERIFY_WITH_TIMEOUT(QFile::exists(out + ".unfinished/pass.json"), 60'000);
+        fs::resize_file(weights, 4096);
+        QVERIFY(process.waitForFinished(60'000));
+        QCOMPARE(process.exitStatus(), QProcess::NormalExit);
+        QCOMPARE(process.exitCode(), 3);
+        const QByteArray said = process.readAllStandardError();
+        QVERIFY2(said.contains("model.safetensors"), said);
+        QVERIFY(!QFile::exists(out));
     }
 };
 

@@ -12,6 +12,7 @@ namespace {
 
 constexpr Index k_tile = 256;       // edge of a tile of the result
 constexpr Index k_large_tile = 512; // the same when there are enough of them: 5 % less packing
+constexpr Index k_least_panel_edge = 64; // of a product that is worth packing its factors once for all tiles
 constexpr Index k_block_terms = 256; // terms that a float32 product sums before float64 takes over
 
 CBLAS_TRANSPOSE blas_transpose(Transpose transpose)
@@ -63,7 +64,30 @@ void gemm_tiles(T alpha, const RowMajor<T>& a, Transpose ta, const RowMajor<T>& 
     });
 }
 
-/// The same for two matrices: cross moments.
+/// Whether a float32 product, m × k times k × n, is worth packing both factors once instead of once a tile. The
+/// portable kernel, the last one, is no match for BLAS.
+bool deserves_panels(Index m, Index n, Index k)
+{
+    static const bool fast = micro_kernels().size() > 1;
+    return fast && std::min({m, n, k}) >= k_least_panel_edge;
+}
+
+void gemm_panels(float alpha, const Matrix& a, Transpose ta, const Matrix& b, Transpose tb, float beta, Matrix& c)
+{
+    const Panels<float> right =
+        tb == Transpose::Yes
+            ? panels_of_columns<float>(
+                b.rows(), b.cols(),
+                [&b](Index row, float* values) { std::copy_n(b.data() + row * b.cols(), b.cols(), values); })
+            : panels_of_rows<float>(b.data(), b.rows(), b.cols());
+    AlignedArray<float> tiles;
+    const LeftFactor<float> left = ta == Transpose::Yes
+                                       ? turned_factor(a.data(), a.rows(), a.cols(), tiles)
+                                       : LeftFactor<float>{a.data(), a.cols(), 1, a.rows()};
+    multiply_panels(left, right, alpha, beta, c.data(), c.cols());
+}
+
+/// Products of two float32 matrices summed in float64: cross moments.
 void gemm_tiles_mixed(double alpha, const Matrix& a, Transpose ta, const Matrix& b, Transpose tb, double beta,
                       MatrixD& c)
 {
@@ -226,6 +250,9 @@ void CpuBackend::gemm(double alpha, const Buffer& a, Transpose ta, const Buffer&
         if constexpr (std::is_same_v<T, float>) {
             if (prepared != nullptr)
                 return prepared->multiply(alpha, elements<float>(a), beta, out);
+            if (deserves_panels(m, n, k))
+                return gemm_panels(static_cast<float>(alpha), elements<float>(a), ta, elements<float>(b), tb,
+                                   static_cast<float>(beta), out);
         }
         gemm_tiles<T>(static_cast<T>(alpha), elements<T>(a), ta, elements<T>(b), tb, static_cast<T>(beta),
                       out);

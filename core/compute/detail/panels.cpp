@@ -13,7 +13,7 @@ namespace {
 
 constexpr Index k_chunk_bytes = 768 * sizeof(float); // of a line: a tile's left rows stay in the first cache
 constexpr Index k_group_bytes = 400 * 1024;          // of panels that a task keeps in the second cache
-constexpr Index k_task_rows = 256;
+constexpr Index k_task_rows = 256; // whole tiles
 constexpr Index k_block_terms = 256; // terms that a float32 product sums before float64 takes over
 
 void run_kernel(const FloatTile& tile) { micro_kernel().floats(tile); }
@@ -64,6 +64,7 @@ void multiply(const LeftFactor<Term>& a, const Panels<Term>& b, float alpha, flo
     const Index group = std::max<Index>(1, k_group_bytes / panel_bytes);
     const Index groups = (b.count() + group - 1) / group;
     const Index row_tasks = (a.rows + k_task_rows - 1) / k_task_rows;
+    const Index tile_stride = a.tile != 0 ? a.tile : k_tile_rows * a.row;
     for_stretches(row_tasks * groups, 1, [&](Index task, Index) {
         const Index row_begin = task / groups * k_task_rows;
         const Index row_end = std::min(a.rows, row_begin + k_task_rows);
@@ -80,7 +81,7 @@ void multiply(const LeftFactor<Term>& a, const Panels<Term>& b, float alpha, flo
             tile.beta = first == 0 ? beta : 1.0F;
             for (Index row = row_begin; row < row_end; row += k_tile_rows) {
                 tile.rows = std::min(k_tile_rows, row_end - row);
-                tile.a = a.data + row * a.row + first * a.step;
+                tile.a = a.data + row / k_tile_rows * tile_stride + first * a.step;
                 for (Index panel = panel_begin; panel < panel_end; ++panel) {
                     tile.b = b.panel(panel) + first * k_panel_cols;
                     tile.c = c + row * c_row + panel * k_panel_cols;
@@ -329,6 +330,27 @@ Panels<Term> panels_of_rows(const float* x, Index terms, Index cols)
 
 template Panels<float> panels_of_rows(const float*, Index, Index);
 template Panels<BfloatPair> panels_of_rows(const float*, Index, Index);
+
+LeftFactor<float> turned_factor(const float* x, Index terms, Index rows, AlignedArray<float>& tiles)
+{
+    const Index count = (rows + k_tile_rows - 1) / k_tile_rows;
+    const Index size = terms * k_tile_rows;
+    tiles = AlignedArray<float>(count * size);
+    for_stretches(count, 8, [&](Index first, Index tiles_here) {
+        for (Index k = 0; k < terms; ++k) {
+            for (Index tile = first; tile < first + tiles_here; ++tile) {
+                const float* source = x + k * rows + tile * k_tile_rows;
+                float* target = tiles.data() + tile * size + k * k_tile_rows;
+                const Index filled = std::min(k_tile_rows, rows - tile * k_tile_rows);
+                if (filled == k_tile_rows)
+                    std::copy_n(source, k_tile_rows, target);
+                else
+                    std::fill(std::copy_n(source, filled, target), target + k_tile_rows, 0.0F);
+            }
+        }
+    });
+    return {tiles.data(), 1, k_tile_rows, rows, size};
+}
 
 void to_bfloat_pairs(const float* x, Index count, BfloatPair* pairs)
 {

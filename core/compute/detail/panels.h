@@ -52,13 +52,15 @@ private:
     AlignedArray<Term> terms_;
 };
 
-/// A left factor where it lies: element (r, k) at data[r · row + k · step].
+/// A left factor where it lies: element (r, k) at data[r · row + k · step], or, where `tile` is not 0, in tiles of
+/// k_tile_rows rows: at data[r / k_tile_rows · tile + r % k_tile_rows · row + k · step].
 template <class Term>
 struct LeftFactor {
     const Term* data = nullptr;
     Index row = 0;
     Index step = 1;
     Index rows = 0;
+    Index tile = 0;
 };
 
 /// c = alpha · a · b + beta · c on the thread pool, in tiles of fixed size; every element is a sum in the
@@ -80,6 +82,9 @@ Panels<Term> panels_of_columns(Index cols, Index terms, const RowDecoder& decode
 /// The right factor with the elements of a row-major matrix, terms × cols.
 template <class Term>
 Panels<Term> panels_of_rows(const float* x, Index terms, Index cols);
+
+/// The left factor xᵀ of a row-major x, terms × rows, in `tiles`, which must live as long as it is used.
+LeftFactor<float> turned_factor(const float* x, Index terms, Index rows, AlignedArray<float>& tiles);
 
 /// Rounds to nearest even, two to a pair; an odd last one is paired with zero. NaN stays NaN.
 void to_bfloat_pairs(const float* x, Index count, BfloatPair* pairs);

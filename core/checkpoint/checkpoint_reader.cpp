@@ -22,6 +22,11 @@ std::string position(const Shape& shape, std::int64_t index)
     return to_string(place);
 }
 
+std::string place_of(const CheckpointReader& reader, const TensorInfo& tensor)
+{
+    return reader.files()[static_cast<std::size_t>(tensor.file)].string() + ": tensor " + tensor.name;
+}
+
 } // namespace
 
 const TensorInfo* CheckpointReader::find(std::string_view name) const
@@ -56,14 +61,9 @@ Result<Matrix> CheckpointReader::read(std::string_view name) const
     const auto tensor = view(name);
     if (!tensor)
         return tensor.error();
-    const auto where = [&] {
-        return files()[static_cast<std::size_t>(find(name)->file)].string() + ": tensor " + std::string(name);
-    };
     const TensorInfo& info = *find(name);
-    if (!info.holds_floats())
-        return bad_input("this tensor holds " + std::string(info.type_name())
-                             + " numbers where floating-point weights were expected",
-                         where());
+    if (auto floats = require_floats(info); !floats)
+        return floats.error();
     Matrix matrix = tensor->to_matrix();
     if (auto whole = confirm(name); !whole)
         return whole.error();
@@ -72,10 +72,43 @@ Result<Matrix> CheckpointReader::read(std::string_view name) const
     const float* odd = std::find_if(values, end, [](float value) { return !std::isfinite(value); });
     if (odd != end) {
         const char* what = std::isnan(*odd) ? "not a number (NaN)" : "infinite";
-        return bad_input("the value at " + position(tensor->shape, odd - values) + " is " + what, where(),
+        return bad_input("the value at " + position(tensor->shape, odd - values) + " is " + what,
+                         place_of(*this, info),
                          "Download the file again; if it stays so, the model itself is damaged");
     }
     return matrix;
+}
+
+Result<RowSource> CheckpointReader::rows(std::string_view name) const
+{
+    const auto tensor = view(name);
+    if (!tensor)
+        return tensor.error();
+    if (auto floats = require_floats(*find(name)); !floats)
+        return floats.error();
+    if (tensor->shape.size() != 2)
+        return rows_of(read(name));
+    return RowSource{tensor->shape[0], tensor->shape[1],
+                     [stored = *tensor](std::int64_t row, float* values) { stored.decode_row(row, values); }};
+}
+
+Result<RowSource> CheckpointReader::rows_of(Result<Matrix> whole)
+{
+    if (!whole)
+        return whole.error();
+    const auto matrix = std::make_shared<const Matrix>(std::move(*whole));
+    return RowSource{matrix->rows(), matrix->cols(), [matrix](std::int64_t row, float* values) {
+                         std::copy_n(matrix->data() + row * matrix->cols(), matrix->cols(), values);
+                     }};
+}
+
+Status CheckpointReader::require_floats(const TensorInfo& tensor) const
+{
+    if (tensor.holds_floats())
+        return {};
+    return bad_input("this tensor holds " + std::string(tensor.type_name())
+                         + " numbers where floating-point weights were expected",
+                     place_of(*this, tensor));
 }
 
 } // namespace rankscope

@@ -6,6 +6,7 @@
 #include "core/tensor/tensor_view.h"
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -28,6 +29,14 @@ struct TensorInfo {
     bool holds_floats() const { return is_quantized() || is_float(dtype); }
     /// The values were rounded to few levels when the checkpoint was made; dtype says nothing then.
     bool is_quantized() const { return block || !packed.empty(); }
+};
+
+/// The rows of a matrix, decoded to float32 when they are asked for, by several threads at a time if need be. Valid as
+/// long as the reader that gave it.
+struct RowSource {
+    std::int64_t rows = 0;
+    std::int64_t cols = 0;
+    std::function<void(std::int64_t row, float* values)> decode;
 };
 
 /// One checkpoint (a file, or a folder of shards), mapped. Opening costs a header parse per file; reading decodes only
@@ -60,6 +69,14 @@ public:
     void release(std::string_view name) const;
     /// Decoded to float32: rows = outputs, columns = inputs. Refuses non-float types and non-finite values by name.
     virtual Result<Matrix> read(std::string_view name) const;
+    /// The rows of what read() gives, without a copy of the whole where they are stored one by one. Values that are not
+    /// finite and a file that shrinks meanwhile are the caller's to notice (confirm(), read()). Errors: as read().
+    virtual Result<RowSource> rows(std::string_view name) const;
+
+protected:
+    /// Of values that are computed as a whole.
+    static Result<RowSource> rows_of(Result<Matrix> whole);
+    Status require_floats(const TensorInfo& tensor) const;
 };
 
 } // namespace rankscope

@@ -106,6 +106,11 @@ public:
         return weight;
     }
 
+    Result<RowSource> rows(std::string_view name) const override
+    {
+        return linears_.contains(name) ? rows_of(read(name)) : stored_->rows(name);
+    }
+
 private:
     TensorInfo described(const PackedLinear& linear) const
     {

@@ -143,9 +143,28 @@ public:
             matrix->array() -= 1.0F;
             return matrix;
         }
-        const RowOrder order =
-            row_order(origin.stored, matrix->rows() == 1 ? matrix->cols() : matrix->rows(), heads_, kv_heads_);
+        const RowOrder order = row_order(origin.stored, matrix->rows() == 1 ? matrix->cols() : matrix->rows(),
+                                         heads_, kv_heads_);
         return order.empty() ? matrix : Result<Matrix>(reordered(*matrix, order));
+    }
+
+    Result<RowSource> rows(std::string_view name) const override
+    {
+        const Origin origin = origin_of(name);
+        if (origin.expert >= 0)
+            return CheckpointReader::rows(name);
+        auto source = gguf_->rows(origin.name);
+        if (!source)
+            return source;
+        if (source->rows == 1 || origin.stored == Stored::OneAdded)
+            return rows_of(read(name));
+        RowOrder order = row_order(origin.stored, source->rows, heads_, kv_heads_);
+        if (order.empty())
+            return source;
+        return RowSource{source->rows, source->cols,
+                         [stored = source->decode, from = std::move(order)](std::int64_t row, float* values) {
+                             stored(from[static_cast<std::size_t>(row)], values);
+                         }};
     }
 
 private:

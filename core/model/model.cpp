@@ -7,10 +7,33 @@
 #include "core/model/gguf_model.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 namespace rankscope {
 namespace {
+
+/// A stored matrix as Backend::prepare_weight makes it, decoded row by row on its way there.
+Result<Buffer> prepared_matrix(const CheckpointReader& reader, const std::string& name, Backend& backend)
+{
+    const auto source = reader.rows(name);
+    if (!source)
+        return source.error();
+    const bool stored = reader.view(name).has_value(); // not computed from others
+    std::atomic<bool> finite = true;
+    Buffer prepared = backend.prepare_weight(source->rows, source->cols, [&](Index row, float* values) {
+        source->decode(row, values);
+        if (!Eigen::Map<const Eigen::ArrayXf>(values, source->cols).isFinite().all())
+            finite = false;
+    });
+    if (auto whole = stored ? reader.confirm(name) : Status{}; !whole)
+        return whole.error();
+    if (!finite) {
+        if (auto refused = reader.read(name); !refused) // says where
+            return refused.error();
+    }
+    return prepared;
+}
 
 /// The weights as they are stored, read when asked for.
 class CheckpointWeights : public WeightSource {
@@ -19,15 +42,30 @@ public:
 
     Result<LinearWeight> linear(const LinearLayer& layer, Backend& backend) const override
     {
-        const CheckpointReader& reader = model_->checkpoint();
         auto weight = model_->weight(layer);
         if (!weight)
             return weight.error();
+        return with_bias(layer, backend.upload(*weight), backend);
+    }
+
+    Result<LinearWeight> prepared_linear(const LinearLayer& layer, Backend& backend) const override
+    {
+        if (layer.transposed)
+            return WeightSource::prepared_linear(layer, backend);
+        auto weight = prepared_matrix(model_->checkpoint(), layer.weight(), backend);
+        if (!weight)
+            return weight.error();
+        return with_bias(layer, std::move(*weight), backend);
+    }
+
+private:
+    Result<LinearWeight> with_bias(const LinearLayer& layer, Buffer weight, Backend& backend) const
+    {
         LinearWeight result;
-        result.weight = backend.upload(*weight);
+        result.weight = std::move(weight);
         // A tensor of that name may be a mask that the check passes over.
         if (model_->architecture().has_bias(model_->config(), layer.role)) {
-            auto bias = reader.read(layer.bias());
+            auto bias = model_->checkpoint().read(layer.bias());
             if (!bias)
                 return bias.error();
             result.bias = backend.upload(*bias);
@@ -35,7 +73,6 @@ public:
         return result;
     }
 
-private:
     std::shared_ptr<const Model> model_;
 };
 
@@ -48,13 +85,22 @@ public:
 
     Result<LinearWeight> linear(const LinearLayer& layer, Backend& backend) const override
     {
-        auto weight = weights_->linear(layer, backend);
+        return rounded(weights_->linear(layer, backend));
+    }
+
+    Result<LinearWeight> prepared_linear(const LinearLayer& layer, Backend& backend) const override
+    {
+        return rounded(weights_->prepared_linear(layer, backend));
+    }
+
+private:
+    Result<LinearWeight> rounded(Result<LinearWeight> weight) const
+    {
         if (weight)
             weight->activations = activations_;
         return weight;
     }
 
-private:
     std::unique_ptr<WeightSource> weights_;
     ActivationQuantization activations_;
 };
@@ -93,6 +139,14 @@ Result<Matrix> table_rows(const Model& model, const std::string& name, const std
 
 } // namespace
 
+Result<LinearWeight> WeightSource::prepared_linear(const LinearLayer& layer, Backend& backend) const
+{
+    auto weight = linear(layer, backend);
+    if (weight)
+        weight->weight = backend.prepare_weight(weight->weight);
+    return weight;
+}
+
 Result<std::shared_ptr<const Model>> Model::open(const std::filesystem::path& path)
 {
     if (RotationManifest::is_rotated(path))
@@ -117,8 +171,8 @@ Result<std::shared_ptr<const Model>> Model::open_rotated(const std::filesystem::
                          manifest->checkpoint.string(), "Put the original one back, or rotate again");
     if (auto possible = check_rotatable(*model.architecture_, model.config_); !possible)
         return possible.error().in(folder.string());
-    model.reader_ = rotated_checkpoint(std::move(model.reader_), *manifest, folder, *model.architecture_,
-                                       model.config_);
+    model.reader_ =
+        rotated_checkpoint(std::move(model.reader_), *manifest, folder, *model.architecture_, model.config_);
     model.config_.tied_embeddings = false; // the head alone takes the final norm's gain
     model.path_ = folder;
     model.rotation_ = std::move(*manifest);
@@ -327,13 +381,14 @@ Result<OutputHead> OutputHead::load(const Model& model, Backend& backend)
     auto norm = Norm::load(model, architecture.final_norm(), backend);
     if (!norm)
         return norm.error();
-    auto weight = model.checkpoint().read(model.config().tied_embeddings ? architecture.embedding()
-                                                                         : architecture.head());
+    auto weight = prepared_matrix(
+        model.checkpoint(), model.config().tied_embeddings ? architecture.embedding() : architecture.head(),
+        backend);
     if (!weight)
         return weight.error();
     OutputHead head;
     head.norm_ = std::move(*norm);
-    head.head_ = backend.prepare_weight(backend.upload(*weight));
+    head.head_ = std::move(*weight);
     head.logit_cap_ = model.config().logit_cap;
     return head;
 }

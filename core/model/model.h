@@ -80,6 +80,8 @@ class WeightSource {
 public:
     virtual ~WeightSource() = default;
     virtual Result<LinearWeight> linear(const LinearLayer& layer, Backend& backend) const = 0;
+    /// The same, its weight as Backend::prepare_weight makes it.
+    virtual Result<LinearWeight> prepared_linear(const LinearLayer& layer, Backend& backend) const;
 };
 
 /// The weights as they are in the checkpoint.

@@ -69,6 +69,11 @@ public:
         return change == changes_.end() ? matrix : change->second(*matrix);
     }
 
+    Result<RowSource> rows(std::string_view name) const override
+    {
+        return changes_.contains(name) ? rows_of(read(name)) : stored_->rows(name);
+    }
+
 private:
     using Change = std::function<Result<Matrix>(const Matrix&)>;
 

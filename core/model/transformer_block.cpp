@@ -143,12 +143,11 @@ Status TransformerBlock::Parts::load_linears(const Model& model, const WeightSou
     for (const LinearLayer& layer : model.linears()) {
         if (layer.block != block)
             continue;
-        auto weight = weights.linear(layer, backend);
+        auto weight = weights.prepared_linear(layer, backend);
         if (!weight)
             return weight.error();
         if (auto fits = check_shapes(layer, *weight); !fits)
             return fits.error();
-        weight->weight = backend.prepare_weight(weight->weight);
         linears[{layer.role, layer.expert}] = {layer, std::move(*weight)};
     }
     return complete() ? Status{} : internal_error("block " + std::to_string(block) + " lacks a linear");

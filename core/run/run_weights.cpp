@@ -55,6 +55,12 @@ public:
         return result;
     }
 
+    Result<LinearWeight> prepared_linear(const LinearLayer& layer, Backend& backend) const override
+    {
+        return replaced_.contains(layer.name) ? WeightSource::prepared_linear(layer, backend)
+                                              : checkpoint_->prepared_linear(layer, backend);
+    }
+
 private:
     std::shared_ptr<const Model> model_;
     std::shared_ptr<const Run> run_;

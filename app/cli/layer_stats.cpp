@@ -336,12 +336,8 @@ Table layer_table(const std::vector<LayerStats>& all, NumberText number)
 {
     std::vector<std::string> header = {"layer", "role",    "out",      "in",           "max |w|",
                                        "rms",   "max/rms", "kurtosis", "top-8 energy", "gain dB"};
-    const bool inputs = !all.empty() && all.front().input;
     const bool spectrum = !all.empty() && all.front().spectrum;
     const bool leading = !all.empty() && all.front().leading.size() > 0;
-    if (inputs)
-        header.insert(header.end(), {"x rms", "x crest", "token crest", "x kurtosis", "x outliers",
-                                     "rms > 10 med", "off-diagonal", "first/later rms"});
     if (spectrum)
         header.insert(header.end(), {"stable rank", "rank for 90 %", "error at r=0", "r=8", "r=32"});
     if (leading)
@@ -359,18 +355,6 @@ Table layer_table(const std::vector<LayerStats>& all, NumberText number)
                                         number(weight.kurtosis),
                                         number(stats.top_energy),
                                         number(stats.gain_db)};
-        if (stats.input) {
-            const LayerStats::Input& input = *stats.input;
-            row.push_back(number(input.all.tensor_rms()));
-            row.push_back(number(input.all.crest()));
-            row.push_back(number(input.all.mean_token_crest()));
-            row.push_back(number(input.all.tensor_kurtosis()));
-            row.push_back(std::to_string(input.all.outlier_channels()));
-            row.push_back(std::to_string(input.all.relative_outliers(10.0)));
-            row.push_back(number(input.off_diagonal));
-            const double later = input.later ? input.later->tensor_rms() : 0.0;
-            row.push_back(number(later > 0.0 ? input.first->tensor_rms() / later : std::nan("")));
-        }
         if (stats.spectrum) {
             const Index size = stats.spectrum->weight.size();
             const SpectrumSummary summary = summarize_spectrum(stats.spectrum->weight);
@@ -386,6 +370,42 @@ Table layer_table(const std::vector<LayerStats>& all, NumberText number)
             row.push_back(
                 number(stats.leading[0] > 0.0 ? energy / (stats.leading[0] * stats.leading[0]) : 0.0));
         }
+        table.add(std::move(row));
+    }
+    return table;
+}
+
+Table input_table(const std::vector<LayerStats>& all, NumberText number)
+{
+    Table table({"input of", "roles", "channels", "rms", "max |x|", "crest", "crest of a token", "kurtosis",
+                 "channels ≥ 6", "rms > 3 medians", "> 10", "> 20", "energy of top 1 %", "off-diagonal",
+                 "first/later rms"});
+    std::map<std::string, std::string> roles;
+    for (const LayerStats& stats : all) {
+        std::string& listed = roles[stats.layer->input_group];
+        listed += (listed.empty() ? "" : " ") + std::string(short_name(stats.layer->role));
+    }
+    for (const LayerStats& stats : all) {
+        const auto listed = roles.find(stats.layer->input_group);
+        if (!stats.input || listed == roles.end())
+            continue;
+        const LayerStats::Input& input = *stats.input;
+        const double later = input.later ? input.later->tensor_rms() : 0.0;
+        std::vector<std::string> row = {stats.layer->input_group,
+                                        listed->second,
+                                        std::to_string(stats.layer->in),
+                                        number(input.all.tensor_rms()),
+                                        number(largest(input.all)),
+                                        number(input.all.crest()),
+                                        number(input.all.mean_token_crest()),
+                                        number(input.all.tensor_kurtosis()),
+                                        std::to_string(input.all.outlier_channels())};
+        for (const double factor : {3.0, 10.0, 20.0})
+            row.push_back(std::to_string(input.all.relative_outliers(factor)));
+        row.push_back(number(input.all.top_energy_share(0.01)));
+        row.push_back(number(input.off_diagonal));
+        row.push_back(number(later > 0.0 ? input.first->tensor_rms() / later : std::nan("")));
+        roles.erase(listed);
         table.add(std::move(row));
     }
     return table;

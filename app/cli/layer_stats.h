@@ -59,7 +59,10 @@ Json block_json(const BlockStats& stats);
 std::vector<Index> persistent_outliers(const std::vector<LayerStats>& all, Index hidden);
 
 using NumberText = std::string (*)(double);
+/// Weights and their spectra, a row for each layer.
 Table layer_table(const std::vector<LayerStats>& all, NumberText number);
+/// What the layers read, a row for each input: q, k and v share one.
+Table input_table(const std::vector<LayerStats>& all, NumberText number);
 Table block_table(const std::vector<BlockStats>& all, NumberText number);
 
 /// Tables of one layer: channels/, histogram/, correlation/ and spectrum/ below `folder`, named by the layer.

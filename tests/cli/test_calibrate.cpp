@@ -264,6 +264,10 @@ void TestCalibrate::statistics_say_what_the_pass_saw()
         run_cli({"stats", sample_, "--calibration", place("cal"), "--layers", "*.1.*"});
     QVERIFY(text.output.contains("block output"));
     QVERIFY(text.output.contains("off-diagonal"));
+    QCOMPARE(text.output.count("model.layers.1.self_attn.q_proj"), 2); // a weight, and an input that three share
+    QCOMPARE(text.output.count("model.layers.1.self_attn.k_proj"), 1);
+    QVERIFY(text.output.contains("q k v"));
+    QVERIFY(text.output.contains("in a quarter of these inputs: "));
 }
 
 void TestCalibrate::tables_of_every_figure()
@@ -279,7 +283,8 @@ void TestCalibrate::tables_of_every_figure()
         QVERIFY2(found != tables.end(), kind);
         QVERIFY(std::count(found->second.begin(), found->second.end(), '\n') > 8);
     }
-    QVERIFY(tables.contains("layers.csv") && tables.contains("blocks.csv"));
+    QVERIFY(tables.contains("layers.csv") && tables.contains("inputs.csv")
+            && tables.contains("blocks.csv"));
     // Every entry is counted once.
     std::istringstream histogram(tables.at("histogram/model.layers.0.mlp.down_proj.csv"));
     std::string line;

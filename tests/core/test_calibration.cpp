@@ -7,6 +7,7 @@
 #include "core/calibration/calibration_store.h"
 #include "core/calibration/streaming_pass.h"
 #include "core/calibration/token_windows.h"
+#include "core/checkpoint/checkpoint_writer.h"
 #include "tests/support/sample_model.h"
 #include "tests/support/test_monitor.h"
 #include "tests/support/test_paths.h"
@@ -62,6 +63,7 @@ private slots:
     void refuses_bad_options();
     void refuses_too_small_a_budget();
     void refuses_activations_that_overflow();
+    void refuses_tokens_beyond_the_vocabulary();
     void existing_folders_are_safe();
     void unwritable_place_is_an_error();
     void refuses_damaged_stores_data();
@@ -341,6 +343,41 @@ void TestCalibration::refuses_activations_that_overflow()
     QVERIFY2(mentions(made.error(), {"block 2", "model.layers.2.mlp.down_proj", "window 0", "token 0"}),
              qPrintable(text_of(made)));
     QVERIFY(!fs::exists(file("cal")));
+}
+
+void TestCalibration::refuses_tokens_beyond_the_vocabulary()
+{
+    // The tokenizer of a model with 512 tokens beside one that knows 300.
+    constexpr Index k_known = 300;
+    fs::create_directories(file("model"));
+    for (const char* name : {"tokenizer.json", "tokenizer_config.json"})
+        fs::copy_file(test::sample_folder() / name, file("model") / name);
+    auto config = read_text_file(test::sample_folder() / "config.json");
+    QVERIFY(config);
+    const std::string entry = "\"vocab_size\": 512";
+    QVERIFY(config->find(entry) != std::string::npos);
+    config->replace(config->find(entry), entry.size(), "\"vocab_size\": " + std::to_string(k_known));
+    QVERIFY(write_text_file(file("model") / "config.json", *config, false));
+    std::vector<TensorSource> tensors;
+    for (const TensorInfo& tensor : model_->checkpoint().tensors()) {
+        Matrix values = *model_->checkpoint().read(tensor.name);
+        Shape shape = tensor.shape;
+        if (tensor.name == "model.embed_tokens.weight") {
+            values.conservativeResize(k_known, values.cols());
+            shape.front() = k_known;
+        }
+        tensors.push_back(tensor_source(tensor.name, values, DType::F32));
+        tensors.back().shape = shape;
+    }
+    QVERIFY(write_safetensors(file("model") / "model.safetensors", std::move(tensors), {}, false));
+    const auto model = Model::open(file("model"));
+    QVERIFY2(model, model ? "" : model.error().sentence().c_str());
+    const Status made = calibrate(*model, test::sample_folder() / "calibration.txt", file("cal"),
+                                  small_options(), *backend_, silent_monitor());
+    QVERIFY(!made);
+    QCOMPARE(made.error().kind, ErrorKind::BadInput);
+    QVERIFY2(mentions(made.error(), {"has the id", "from 0 to 299", "tokenizer"}), qPrintable(text_of(made)));
+    QVERIFY(!fs::exists(file("cal")) && !fs::exists(file("cal.unfinished")));
 }
 
 void TestCalibration::existing_folders_are_safe()

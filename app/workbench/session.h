@@ -85,6 +85,7 @@ public:
     /// The rank of one layer; several calls until endRankDrag() are one undo step.
     Status setRank(const QString& layer, int rank);
     void endRankDrag();
+    int dragKey() const { return drag_; } ///< merge key of edits that belong to one drag
     std::optional<int> rank(const QString& layer) const;
     QUndoStack& undoStack() { return undo_; }
 

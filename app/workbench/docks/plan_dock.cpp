@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "app/workbench/docks/plan_dock.h"
 
+#include "app/workbench/docks/budget_bar.h"
 #include "app/workbench/plan_presets.h"
 #include "app/workbench/text.h"
 #include "app/workbench/theme.h"
@@ -81,7 +82,7 @@ public:
 
 PlanDock::PlanDock(Session& session, QWidget* parent)
     : QDockWidget(QStringLiteral("Plan"), parent), session_(session), model_(new PlanModel(session, this)),
-      table_(new DataTable), presets_(new QComboBox),
+      table_(new DataTable), budget_(new BudgetBar(session)), presets_(new QComboBox),
       measure_(new QPushButton(QStringLiteral("Measure layers"))),
       run_(new QPushButton(QStringLiteral("Run plan"))), footer_(new QLabel),
       notice_(new ElidingLabel(QStringLiteral("Last edit"))), pages_(new QStackedWidget)
@@ -93,6 +94,7 @@ PlanDock::PlanDock(Session& session, QWidget* parent)
     page_layout->setContentsMargins(0, 0, 0, 0);
     page_layout->setSpacing(0);
     page_layout->addWidget(buildBar());
+    page_layout->addWidget(budget_);
     page_layout->addWidget(table_, 1);
     auto* bottom = new QHBoxLayout;
     bottom->setContentsMargins(8, 3, 8, 4);
@@ -128,6 +130,11 @@ PlanDock::PlanDock(Session& session, QWidget* parent)
         showNotice(what, false);
         Q_EMIT edited(what);
     });
+    connect(budget_, &BudgetBar::edited, this, [this](const QString& what) {
+        showNotice(what, false);
+        Q_EMIT edited(what);
+    });
+    connect(budget_, &BudgetBar::refused, this, [this](const QString& reason) { showNotice(reason, true); });
     connect(model_, &PlanModel::refused, this, [this](const QString& reason) {
         showNotice(reason, true);
         Q_EMIT refused(reason);

@@ -13,6 +13,7 @@ class QStackedWidget;
 
 namespace rankscope {
 
+class BudgetBar;
 class DataTable;
 class ElidingLabel;
 
@@ -25,6 +26,7 @@ public:
 
     DataTable& table() { return *table_; }
     PlanModel& model() { return *model_; }
+    BudgetBar& budget() { return *budget_; }
     QStringList selectedLayers() const;
     void fillDown();
     void setMeasuring(bool measuring);
@@ -47,6 +49,7 @@ private:
     Session& session_;
     PlanModel* model_;
     DataTable* table_;
+    BudgetBar* budget_;
     QComboBox* presets_;
     QPushButton* measure_;
     QPushButton* run_;

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 namespace rankscope {
@@ -91,6 +92,7 @@ bool odd_sum(const Digits& pattern)
 }
 
 constexpr int k_lanes = k_e8_lanes;
+constexpr float k_shift = 0.25F;
 constexpr int k_class_count = static_cast<int>(k_classes.size());
 
 /// Bit i is set where a single pattern has ½ at coordinate i.
@@ -104,196 +106,259 @@ constexpr std::array<int, 29> half_masks()
 }
 constexpr std::array<int, 29> k_half_masks = half_masks();
 
+/// Pairs of coordinates that all singles are made of: two halves from here and one more.
+constexpr std::array<std::array<int, 2>, 8> k_half_pairs = {
+    {{2, 3}, {0, 1}, {6, 7}, {5, 7}, {4, 7}, {5, 6}, {4, 6}, {4, 5}}};
+
+struct HalfTriple {
+    int pair = -1;
+    int third = -1;
+};
+
+/// The positions in k_norm12 as one of the pairs and the third.
+constexpr std::array<HalfTriple, 29> half_triples()
+{
+    std::array<HalfTriple, 29> triples{};
+    for (std::size_t s = 0; s < triples.size(); ++s) {
+        const int all = k_half_masks[s];
+        for (std::size_t p = 0; p < k_half_pairs.size() && triples[s].pair < 0; ++p) {
+            const int both = 1 << k_half_pairs[p][0] | 1 << k_half_pairs[p][1];
+            if ((all & both) == both)
+                triples[s] = {static_cast<int>(p), std::countr_zero(static_cast<unsigned>(all & ~both))};
+        }
+    }
+    return triples;
+}
+constexpr std::array<HalfTriple, 29> k_half_triples = half_triples();
+static_assert(std::ranges::all_of(k_half_triples, [](const HalfTriple& t) { return t.pair >= 0; }));
+
+/// Sixteen numbers that are computed with as one: vector registers of whatever width there is.
+using FloatLanes [[gnu::vector_size(k_lanes * sizeof(float))]] = float;
+using IntLanes [[gnu::vector_size(k_lanes * sizeof(int))]] = int;
+
+RANKSCOPE_INLINE void load(const float* from, FloatLanes& to) { std::memcpy(&to, from, sizeof to); }
+
 /// Sixteen points seen from one shift, and the best pattern for each: a class (0–6) or a single (7–35).
 /// Larger scores are nearer: score = 2·(|y|·s − repair) − ‖s‖², less ‖y‖² so that shifts compare.
 struct ShiftedLanes {
-    float y[8][k_lanes];
-    int rank[8][k_lanes]; ///< place of |y_i| when the largest comes first, ties by index
-    float score[k_lanes];
-    int pattern[k_lanes];
+    FloatLanes y[8];
+    FloatLanes score;
+    IntLanes pattern;
 };
 
 /// What all candidates of a shift are scored by.
 struct LaneSums {
-    float magnitude[8][k_lanes];
-    float top[6][k_lanes]; ///< top[k]: sum of the k largest
-    float total[k_lanes];
-    float least[k_lanes];
-    int odd[k_lanes]; ///< an odd number of negative signs
+    FloatLanes magnitude[8];
+    FloatLanes top[6]; ///< top[k]: sum of the k largest
+    FloatLanes total;
+    FloatLanes least;
+    IntLanes odd; ///< an odd number of negative signs: all bits, else none
 };
 
-RANKSCOPE_INLINE void rank_lanes(ShiftedLanes& shifted, const LaneSums& sums)
+/// The larger one first.
+template <int I, int J>
+RANKSCOPE_INLINE void exchange(FloatLanes (&v)[8])
 {
-    for (int i = 0; i < 8; ++i) {
-        for (int lane = 0; lane < k_lanes; ++lane)
-            shifted.rank[i][lane] = 0;
-        for (int j = 0; j < 8; ++j) {
-            if (j == i)
-                continue;
-            for (int lane = 0; lane < k_lanes; ++lane) {
-                const float own = sums.magnitude[i][lane];
-                const float other = sums.magnitude[j][lane];
-                shifted.rank[i][lane] += j < i ? (other >= own ? 1 : 0) : (other > own ? 1 : 0);
-            }
-        }
-    }
+    const FloatLanes first = v[I] > v[J] ? v[I] : v[J];
+    v[J] = v[I] > v[J] ? v[J] : v[I];
+    v[I] = first;
+}
+
+/// Nineteen exchanges sort eight numbers.
+RANKSCOPE_INLINE void sort_falling(FloatLanes (&v)[8])
+{
+    exchange<0, 2>(v), exchange<1, 3>(v), exchange<4, 6>(v), exchange<5, 7>(v);
+    exchange<0, 4>(v), exchange<1, 5>(v), exchange<2, 6>(v), exchange<3, 7>(v);
+    exchange<0, 1>(v), exchange<2, 3>(v), exchange<4, 5>(v), exchange<6, 7>(v);
+    exchange<2, 4>(v), exchange<3, 5>(v);
+    exchange<1, 4>(v), exchange<3, 6>(v);
+    exchange<1, 2>(v), exchange<3, 4>(v), exchange<5, 6>(v);
 }
 
 RANKSCOPE_INLINE void sum_lanes(const ShiftedLanes& shifted, LaneSums& sums)
 {
-    for (int lane = 0; lane < k_lanes; ++lane) {
-        sums.total[lane] = 0.0F;
-        sums.least[lane] = sums.magnitude[0][lane];
-        sums.odd[lane] = 0;
-    }
-    for (int k = 0; k < 6; ++k)
-        for (int lane = 0; lane < k_lanes; ++lane)
-            sums.top[k][lane] = 0.0F;
+    FloatLanes falling[8];
+    sums.total = FloatLanes{};
+    sums.odd = IntLanes{};
     for (int i = 0; i < 8; ++i) {
-        for (int lane = 0; lane < k_lanes; ++lane) {
-            const float a = sums.magnitude[i][lane];
-            sums.total[lane] += a;
-            sums.least[lane] = a < sums.least[lane] ? a : sums.least[lane];
-            sums.odd[lane] ^= shifted.y[i][lane] < 0.0F ? 1 : 0;
-        }
-        for (int k = 1; k < 6; ++k)
-            for (int lane = 0; lane < k_lanes; ++lane)
-                sums.top[k][lane] += shifted.rank[i][lane] < k ? sums.magnitude[i][lane] : 0.0F;
+        falling[i] = sums.magnitude[i];
+        sums.total += sums.magnitude[i];
+        sums.odd ^= shifted.y[i] < 0.0F;
     }
+    sort_falling(falling);
+    sums.least = falling[7];
+    sums.top[0] = FloatLanes{};
+    for (int k = 1; k < 6; ++k)
+        sums.top[k] = sums.top[k - 1] + falling[k - 1];
 }
 
 /// Takes a candidate where it is better.
-RANKSCOPE_INLINE void offer(ShiftedLanes& shifted, const float* score, int pattern)
+RANKSCOPE_INLINE void offer(ShiftedLanes& shifted, const FloatLanes& score, const IntLanes& pattern)
 {
-    for (int lane = 0; lane < k_lanes; ++lane) {
-        const bool better = score[lane] > shifted.score[lane];
-        shifted.score[lane] = better ? score[lane] : shifted.score[lane];
-        shifted.pattern[lane] = better ? pattern : shifted.pattern[lane];
-    }
+    const IntLanes better = score > shifted.score;
+    shifted.score = better ? score : shifted.score;
+    shifted.pattern = better ? pattern : shifted.pattern;
 }
 
 RANKSCOPE_INLINE void score_classes(ShiftedLanes& shifted, const LaneSums& sums)
 {
-    float score[k_lanes];
     for (int c = 0; c < k_class_count; ++c) {
         const int fives = k_classes[static_cast<std::size_t>(c)][0];
         const int threes = k_classes[static_cast<std::size_t>(c)][1];
         const auto norm = static_cast<float>(2 + 2 * threes + 6 * fives);
-        for (int lane = 0; lane < k_lanes; ++lane) {
-            const float dot =
-                0.5F * sums.total[lane] + sums.top[fives + threes][lane] + sums.top[fives][lane];
-            const bool repair = sums.odd[lane] != (threes & 1);
-            score[lane] = 2.0F * (dot - (repair ? sums.least[lane] : 0.0F)) - norm;
-        }
-        offer(shifted, score, c);
+        const IntLanes repair = (threes & 1) != 0 ? ~sums.odd : sums.odd;
+        const FloatLanes dot = 0.5F * sums.total + sums.top[fives + threes] + sums.top[fives];
+        const FloatLanes score = 2.0F * (dot - (repair ? sums.least : FloatLanes{})) - norm;
+        offer(shifted, score, IntLanes{} + c);
     }
 }
 
-/// Their sum is odd, so that an even number of negative signs costs a repair: the cheapest of a at ½ and 3·a
-/// at 3/2. (At ½ 3·a is not less than a, so that the least of all may stand for those at 3/2.)
+/// What a single costs against 3/2 everywhere: its halves, and where the signs are even the cheapest repair,
+/// a at ½ and 3·a at 3/2: the sum of a single is odd. (At ½ 3·a is not less than a, so that the least of all
+/// may stand for those at 3/2.) The cheapest single is offered.
 RANKSCOPE_INLINE void score_singles(ShiftedLanes& shifted, const LaneSums& sums)
 {
-    float score[k_lanes];
-    for (int s = 0; s < 29; ++s) {
-        const auto& halves = k_norm12[static_cast<std::size_t>(s)];
-        const float* a = sums.magnitude[halves[0]];
-        const float* b = sums.magnitude[halves[1]];
-        const float* c = sums.magnitude[halves[2]];
-        for (int lane = 0; lane < k_lanes; ++lane) {
-            float cheapest = 3.0F * sums.least[lane];
-            cheapest = a[lane] < cheapest ? a[lane] : cheapest;
-            cheapest = b[lane] < cheapest ? b[lane] : cheapest;
-            cheapest = c[lane] < cheapest ? c[lane] : cheapest;
-            const float repair = sums.odd[lane] != 0 ? 0.0F : cheapest;
-            score[lane] = 2.0F * (1.5F * sums.total[lane] - (a[lane] + b[lane] + c[lane]) - repair) - 12.0F;
-        }
-        offer(shifted, score, k_class_count + s);
+    FloatLanes pair_sum[8];
+    FloatLanes pair_repair[8];
+    const FloatLanes most_repair = sums.odd ? FloatLanes{} : 3.0F * sums.least;
+    for (std::size_t p = 0; p < k_half_pairs.size(); ++p) {
+        const FloatLanes& a = sums.magnitude[k_half_pairs[p][0]];
+        const FloatLanes& b = sums.magnitude[k_half_pairs[p][1]];
+        const FloatLanes repair = a < most_repair ? a : most_repair;
+        pair_repair[p] = b < repair ? b : repair;
+        pair_sum[p] = a + b;
     }
+    FloatLanes cheapest = FloatLanes{} + std::numeric_limits<float>::infinity();
+    IntLanes pattern = IntLanes{} + k_class_count;
+    for (int s = 0; s < 29; ++s) {
+        const HalfTriple& triple = k_half_triples[static_cast<std::size_t>(s)];
+        const FloatLanes& c = sums.magnitude[triple.third];
+        const FloatLanes& repair = pair_repair[triple.pair];
+        const FloatLanes cost = pair_sum[triple.pair] + c + (c < repair ? c : repair);
+        const IntLanes better = cost < cheapest;
+        cheapest = better ? cost : cheapest;
+        pattern = better ? IntLanes{} + (k_class_count + s) : pattern;
+    }
+    offer(shifted, 2.0F * (1.5F * sums.total - cheapest) - 12.0F, pattern);
 }
 
 RANKSCOPE_MULTIARCH
 void best_patterns(const E8Lanes& points, float shift, ShiftedLanes& shifted)
 {
     LaneSums sums;
+    FloatLanes norm{};
     for (int i = 0; i < 8; ++i) {
-        for (int lane = 0; lane < k_lanes; ++lane) {
-            const float y = points.coordinate[i][lane] - shift;
-            shifted.y[i][lane] = y;
-            sums.magnitude[i][lane] = y < 0.0F ? -y : y;
-        }
+        load(points.coordinate[i], shifted.y[i]);
+        shifted.y[i] -= shift;
+        sums.magnitude[i] = shifted.y[i] < 0.0F ? -shifted.y[i] : shifted.y[i];
+        norm += shifted.y[i] * shifted.y[i];
     }
-    rank_lanes(shifted, sums);
     sum_lanes(shifted, sums);
-    for (int lane = 0; lane < k_lanes; ++lane) {
-        shifted.score[lane] = -std::numeric_limits<float>::infinity();
-        shifted.pattern[lane] = 0;
-    }
+    shifted.score = FloatLanes{} - std::numeric_limits<float>::infinity();
+    shifted.pattern = IntLanes{};
     score_classes(shifted, sums);
     score_singles(shifted, sums);
+    shifted.score -= norm;
+}
+
+/// Keeps of both shifts what is nearer, lane by lane; `down` is 1 where that is the second.
+RANKSCOPE_MULTIARCH
+void choose_shift(ShiftedLanes& shifted, const ShiftedLanes& other, int (&down)[k_lanes])
+{
+    const IntLanes better = other.score > shifted.score;
+    shifted.pattern = better ? other.pattern : shifted.pattern;
     for (int i = 0; i < 8; ++i)
-        for (int lane = 0; lane < k_lanes; ++lane)
-            shifted.score[lane] -= shifted.y[i][lane] * shifted.y[i][lane];
+        shifted.y[i] = better ? other.y[i] : shifted.y[i];
+    const IntLanes ones = better & 1;
+    std::memcpy(down, &ones, sizeof ones);
+}
+
+/// Place of |y_i| when the largest comes first, ties by index.
+RANKSCOPE_INLINE void rank_lanes(const ShiftedLanes& shifted, IntLanes (&rank)[8])
+{
+    FloatLanes magnitude[8];
+    for (int i = 0; i < 8; ++i) {
+        magnitude[i] = shifted.y[i] < 0.0F ? -shifted.y[i] : shifted.y[i];
+        rank[i] = IntLanes{} + (7 - i); // as if all behind it were larger
+    }
+    for (int i = 0; i < 8; ++i) {
+        for (int j = i + 1; j < 8; ++j) {
+            const IntLanes first = magnitude[i] >= magnitude[j]; // −1 where it is
+            rank[i] += first;
+            rank[j] -= first;
+        }
+    }
 }
 
 /// The pattern's entries (digit + ½) and the signs of y, with the one flipped that costs least if their
-/// parity does not fit; key and signs for the code.
+/// parity does not fit; key and signs for the code. `down` is 1 where the shift is −¼.
 struct SignedLanes {
     int key[k_lanes];
     int low[k_lanes];
 };
 
-RANKSCOPE_MULTIARCH
-void sign_patterns(const ShiftedLanes& shifted, float shift, E8Lanes& values, SignedLanes& code)
+/// What a pattern says of the places that it has ranked.
+struct PatternLanes {
+    IntLanes fives;  ///< so many of the largest are 5/2
+    IntLanes large;  ///< and up to here 3/2
+    IntLanes halves; ///< coordinates that are ½ nevertheless, as bits
+};
+
+RANKSCOPE_INLINE void load_patterns(const ShiftedLanes& shifted, PatternLanes& lanes)
 {
-    int digits[8][k_lanes];
-    int odd[k_lanes]; // signs that are negative and digits, modulo 2
-    int odd_digits[k_lanes];
-    int cheapest[k_lanes];
-    float cost[k_lanes];
-    for (int lane = 0; lane < k_lanes; ++lane) {
-        odd_digits[lane] = 0;
-        odd[lane] = 0;
-        cheapest[lane] = 0;
-        cost[lane] = std::numeric_limits<float>::infinity();
-        code.key[lane] = 0;
-        code.low[lane] = 0;
-    }
-    int fives[k_lanes];
-    int large[k_lanes];
-    int mask[k_lanes];
     for (int lane = 0; lane < k_lanes; ++lane) {
         const int pattern = shifted.pattern[lane];
         const bool single = pattern >= k_class_count;
         const auto& entries = k_classes[static_cast<std::size_t>(single ? 0 : pattern)];
-        fives[lane] = entries[0];
-        large[lane] = single ? 8 : entries[0] + entries[1];
-        mask[lane] = single ? k_half_masks[static_cast<std::size_t>(pattern - k_class_count)] : 0;
+        lanes.fives[lane] = entries[0];
+        lanes.large[lane] = single ? 8 : entries[0] + entries[1];
+        lanes.halves[lane] = single ? k_half_masks[static_cast<std::size_t>(pattern - k_class_count)] : 0;
     }
+}
+
+RANKSCOPE_MULTIARCH
+void sign_patterns(const ShiftedLanes& shifted, const int (&down)[k_lanes], E8Lanes& values,
+                   SignedLanes& code)
+{
+    IntLanes rank[8];
+    rank_lanes(shifted, rank);
+    PatternLanes pattern;
+    load_patterns(shifted, pattern);
+    IntLanes digits[8];
+    IntLanes key{};
+    IntLanes odd{};   // all bits where the digits' sum is odd
+    IntLanes unfit{}; // and where the signs do not fit to it
+    IntLanes cheapest{};
+    FloatLanes cost = FloatLanes{} + std::numeric_limits<float>::infinity();
     for (int i = 0; i < 8; ++i) {
-        for (int lane = 0; lane < k_lanes; ++lane) {
-            const int rank = shifted.rank[i][lane];
-            int digit = rank < fives[lane] ? 2 : rank < large[lane] ? 1 : 0;
-            digit = (mask[lane] >> i & 1) != 0 ? 0 : digit;
-            digits[i][lane] = digit;
-            code.key[lane] = 3 * code.key[lane] + digit;
-            odd_digits[lane] ^= digit & 1;
-            const float y = shifted.y[i][lane];
-            odd[lane] ^= y < 0.0F ? 1 : 0;
-            const float own = (y < 0.0F ? -y : y) * (static_cast<float>(digit) + 0.5F);
-            cheapest[lane] = own < cost[lane] ? i : cheapest[lane];
-            cost[lane] = own < cost[lane] ? own : cost[lane];
-        }
+        const IntLanes ranked = (rank[i] < pattern.fives   ? IntLanes{} + 2
+                                 : rank[i] < pattern.large ? IntLanes{} + 1
+                                                           : IntLanes{});
+        digits[i] = (pattern.halves >> i & 1) != 0 ? IntLanes{} : ranked;
+        key = 3 * key + digits[i];
+        const IntLanes own_odd = (digits[i] & 1) != 0;
+        const IntLanes negative = shifted.y[i] < 0.0F;
+        odd ^= own_odd;
+        unfit ^= own_odd ^ negative;
+        const FloatLanes magnitude = negative ? -shifted.y[i] : shifted.y[i];
+        const FloatLanes own = magnitude * (__builtin_convertvector(digits[i], FloatLanes) + 0.5F);
+        cheapest = own < cost ? IntLanes{} + i : cheapest;
+        cost = own < cost ? own : cost;
     }
+    IntLanes shifted_down;
+    std::memcpy(&shifted_down, down, sizeof shifted_down);
+    const FloatLanes shift = shifted_down != 0 ? FloatLanes{} - k_shift : FloatLanes{} + k_shift;
+    IntLanes low{};
     for (int i = 0; i < 8; ++i) {
-        const int bit = k_sign_bit[static_cast<std::size_t>(i)];
-        for (int lane = 0; lane < k_lanes; ++lane) {
-            int negative = shifted.y[i][lane] < 0.0F ? 1 : 0;
-            negative ^= cheapest[lane] == i && odd[lane] != odd_digits[lane] ? 1 : 0;
-            const float entry = static_cast<float>(digits[i][lane]) + 0.5F;
-            values.coordinate[i][lane] = (negative != 0 ? -entry : entry) + shift;
-            code.low[lane] |= (i == 7 ? negative ^ odd_digits[lane] : negative) << bit;
-        }
+        const IntLanes negative = (shifted.y[i] < 0.0F) ^ (unfit & (cheapest == i));
+        const FloatLanes entry = __builtin_convertvector(digits[i], FloatLanes) + 0.5F;
+        const FloatLanes value = (negative ? -entry : entry) + shift;
+        std::memcpy(values.coordinate[i], &value, sizeof value);
+        const IntLanes sign = i == 7 ? negative ^ odd : negative;
+        low |= (sign & 1) << k_sign_bit[static_cast<std::size_t>(i)];
     }
+    std::memcpy(code.key, &key, sizeof key);
+    std::memcpy(code.low, &low, sizeof low);
 }
 
 } // namespace
@@ -316,21 +381,18 @@ E8Point e8p_decode(std::uint16_t code)
 
 void e8p_nearest_lanes(const E8Lanes& points, E8Lanes& values, std::uint16_t (&codes)[k_e8_lanes])
 {
-    constexpr float shifts[2] = {0.25F, -0.25F};
-    ShiftedLanes shifted[2];
-    E8Lanes candidates[2];
-    SignedLanes signs[2];
-    for (int down = 0; down < 2; ++down) {
-        best_patterns(points, shifts[down], shifted[down]);
-        sign_patterns(shifted[down], shifts[down], candidates[down], signs[down]);
-    }
+    ShiftedLanes shifted;
+    ShiftedLanes other;
+    int down[k_lanes];
+    SignedLanes signs;
+    best_patterns(points, k_shift, shifted);
+    best_patterns(points, -k_shift, other);
+    choose_shift(shifted, other, down);
+    sign_patterns(shifted, down, values, signs);
     for (int lane = 0; lane < k_lanes; ++lane) {
-        const int down = shifted[1].score[lane] > shifted[0].score[lane] ? 1 : 0;
-        for (int i = 0; i < 8; ++i)
-            values.coordinate[i][lane] = candidates[down].coordinate[i][lane];
-        const int row = patterns().index[static_cast<std::size_t>(signs[down].key[lane])];
+        const int row = patterns().index[static_cast<std::size_t>(signs.key[lane])];
         codes[lane] = static_cast<std::uint16_t>(static_cast<unsigned>(row) << 8
-                                                 | static_cast<unsigned>(signs[down].low[lane] ^ down));
+                                                 | static_cast<unsigned>(signs.low[lane] ^ down[lane]));
     }
 }
 

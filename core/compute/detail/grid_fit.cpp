@@ -76,6 +76,31 @@ float estimated_error(const float* w, Index count, float inverse_scale, float lo
     return lane_sum<float>(terms, count);
 }
 
+/// Σ (|s·code(w) − w| / s)² of at most k_error_block weights, at a fifth of the estimate's cost.
+RANKSCOPE_MULTIARCH
+float squared_error(const float* w, Index count, float inverse_scale, float low, float high)
+{
+    constexpr Index lanes = 32;
+    float sums[lanes] = {};
+    Index i = 0;
+    for (; i + lanes <= count; i += lanes) {
+        for (Index lane = 0; lane < lanes; ++lane) {
+            const float x = w[i + lane] * inverse_scale;
+            const float missed = grid_code(x, low, high) - x;
+            sums[lane] += missed * missed;
+        }
+    }
+    for (Index lane = 0; i < count; ++i, ++lane) {
+        const float x = w[i] * inverse_scale;
+        const float missed = grid_code(x, low, high) - x;
+        sums[lane] += missed * missed;
+    }
+    for (Index half = lanes / 2; half > 0; half /= 2)
+        for (Index lane = 0; lane < half; ++lane)
+            sums[lane] += sums[lane + half];
+    return sums[0];
+}
+
 struct Candidate {
     double scale = 0.0;
     double zero = 0.0;
@@ -134,22 +159,61 @@ void powers_of_scales(const Candidate* candidates, Index count, double norm, dou
         powers[i] = power_double(candidates[i].scale, norm);
 }
 
-/// The first candidate with the least error: a fast estimate of all leaves those that may be the best, and
-/// only these are measured exactly. `estimate_of(candidate, limit)` may stop above its limit.
-template <class EstimateOf, class ErrorOf>
-Candidate first_best(const std::vector<Candidate>& candidates, double norm, const EstimateOf& estimate_of,
-                     const ErrorOf& error_of)
+/// What a search measures a candidate by, from cheap to exact. `squares` and `estimate` are in units of the
+/// scale; `estimate(candidate, limit)` may stop above its limit.
+template <class SquaresOf, class EstimateOf, class ErrorOf>
+struct Measures {
+    Index count; ///< weights
+    SquaresOf squares;
+    EstimateOf estimate;
+    ErrorOf error;
+};
+template <class SquaresOf, class EstimateOf, class ErrorOf>
+Measures(Index, SquaresOf, EstimateOf, ErrorOf) -> Measures<SquaresOf, EstimateOf, ErrorOf>;
+
+/// Estimates of all candidates that may be the best, infinity for the others. Means of powers rise with the
+/// power: Σ e^p ≥ n·(Σ e²/n)^(p/2) for p ≥ 2, so that most candidates fail by their squares alone.
+template <class M>
+std::vector<double> estimates_of(const std::vector<Candidate>& candidates, double norm, const M& measures)
 {
-    std::vector<double> powers(candidates.size());
+    const std::size_t count = candidates.size();
+    std::vector<double> powers(count);
     powers_of_scales(candidates.data(), std::ssize(candidates), norm, powers.data());
-    std::vector<double> estimates(candidates.size());
-    double least = std::numeric_limits<double>::infinity();
-    for (std::size_t i = 0; i < candidates.size(); ++i) {
-        const double limit = least * (1.0 + k_screen_margin) / powers[i];
-        estimates[i] = powers[i] * estimate_of(candidates[i], limit);
-        least = std::min(least, estimates[i]);
+    std::vector<double> squares(count, 0.0);
+    if (norm >= 2.0) {
+        for (std::size_t i = 0; i < count; ++i)
+            squares[i] = candidates[i].scale * candidates[i].scale * measures.squares(candidates[i]);
     }
-    const double limit = least * (1.0 + k_screen_margin);
+    std::vector<double> estimates(count, std::numeric_limits<double>::infinity());
+    double least = std::numeric_limits<double>::infinity();
+    double most_squares = least; // of a candidate that may still be the best
+    const auto weights = static_cast<double>(measures.count);
+    const auto try_candidate = [&](std::size_t i) {
+        const double limit = least * (1.0 + k_screen_margin) / powers[i];
+        estimates[i] = powers[i] * measures.estimate(candidates[i], limit);
+        if (!(estimates[i] < least))
+            return;
+        least = estimates[i];
+        if (norm >= 2.0)
+            most_squares = weights * std::pow(least * (1.0 + 2.0 * k_screen_margin) / weights, 2.0 / norm);
+    };
+    const auto promising =
+        static_cast<std::size_t>(std::min_element(squares.begin(), squares.end()) - squares.begin());
+    try_candidate(promising);
+    for (std::size_t i = 0; i < count; ++i) {
+        if (i != promising && !(squares[i] > most_squares))
+            try_candidate(i);
+    }
+    return estimates;
+}
+
+/// The first candidate with the least error: fast estimates leave those that may be the best, and only these
+/// are measured exactly.
+template <class M>
+Candidate first_best(const std::vector<Candidate>& candidates, double norm, const M& measures)
+{
+    const std::vector<double> estimates = estimates_of(candidates, norm, measures);
+    const double limit = *std::min_element(estimates.begin(), estimates.end()) * (1.0 + k_screen_margin);
     const auto near = [&](double estimate) { return estimate <= limit; };
     std::size_t best = 0;
     if (std::count_if(estimates.begin(), estimates.end(), near) == 1) {
@@ -161,7 +225,7 @@ Candidate first_best(const std::vector<Candidate>& candidates, double norm, cons
     for (std::size_t i = 0; i < candidates.size(); ++i) {
         if (!near(estimates[i]))
             continue;
-        const double error = error_of(candidates[i]);
+        const double error = measures.error(candidates[i]);
         if (error < least_error) {
             least_error = error;
             best = i;
@@ -170,9 +234,8 @@ Candidate first_best(const std::vector<Candidate>& candidates, double norm, cons
     return candidates[best];
 }
 
-template <class EstimateOf, class ErrorOf>
-GroupScale fit_range(const Range& range, const UniformGrid& grid, const EstimateOf& estimate_of,
-                     const ErrorOf& error_of)
+template <class M>
+GroupScale fit_range(const Range& range, const UniformGrid& grid, const M& measures)
 {
     const double low = static_cast<double>(range.low);
     const double high = static_cast<double>(range.high);
@@ -182,10 +245,22 @@ GroupScale fit_range(const Range& range, const UniformGrid& grid, const Estimate
     if (grid.levels == GridLevels::MxInt)
         return {mx_int_step(largest, grid.bits), 0.0F};
     const bool search = grid.clip != ClipSearch::None && std::isfinite(high - low) && high > low;
-    const Candidate chosen =
-        search ? first_best(candidates_of(low, high, grid), grid.clip_norm, estimate_of, error_of)
-               : scale_of_range(low, high, grid);
+    const Candidate chosen = search ? first_best(candidates_of(low, high, grid), grid.clip_norm, measures)
+                                    : scale_of_range(low, high, grid);
     return {static_cast<float>(chosen.scale), static_cast<float>(chosen.zero)};
+}
+
+double squares(std::span<const float> weights, const Candidate& candidate, const UniformGrid& grid)
+{
+    const float low = lowest_code(grid, static_cast<float>(candidate.zero));
+    const float high = low + code_span(grid);
+    const Index count = static_cast<Index>(weights.size());
+    double sum = 0.0;
+    for (Index first = 0; first < count; first += k_error_block)
+        sum +=
+            static_cast<double>(squared_error(weights.data() + first, std::min(k_error_block, count - first),
+                                              static_cast<float>(1.0 / candidate.scale), low, high));
+    return sum;
 }
 
 /// The float32 estimate of a candidate's error; stops once it exceeds `limit`.
@@ -223,8 +298,12 @@ GroupScale fit_group(std::span<const float> weights, const UniformGrid& grid)
     weight_range(weights.data(), static_cast<Index>(weights.size()), low_high);
     return fit_range(
         {low_high[0], low_high[1]}, grid,
-        [&](const Candidate& candidate, double limit) { return estimate(weights, candidate, grid, limit); },
-        [&](const Candidate& candidate) { return candidate_error(weights, candidate, grid); });
+        Measures{static_cast<Index>(weights.size()),
+                 [&](const Candidate& candidate) { return squares(weights, candidate, grid); },
+                 [&](const Candidate& candidate, double limit) {
+                     return estimate(weights, candidate, grid, limit);
+                 },
+                 [&](const Candidate& candidate) { return candidate_error(weights, candidate, grid); }});
 }
 
 GroupScale fit_whole(std::span<const float> weights, const UniformGrid& grid)
@@ -249,16 +328,23 @@ GroupScale fit_whole(std::span<const float> weights, const UniformGrid& grid)
         });
         return std::accumulate(parts.begin(), parts.end(), 0.0);
     };
-    return fit_range(
-        range, grid,
-        [&](const Candidate& candidate, double limit) {
-            return sum_of(
-                [&](std::span<const float> part) { return estimate(part, candidate, grid, limit); });
-        },
-        [&](const Candidate& candidate) {
-            return sum_of(
-                [&](std::span<const float> part) { return candidate_error(part, candidate, grid); });
-        });
+    return fit_range(range, grid,
+                     Measures{count,
+                              [&](const Candidate& candidate) {
+                                  return sum_of([&](std::span<const float> part) {
+                                      return squares(part, candidate, grid);
+                                  });
+                              },
+                              [&](const Candidate& candidate, double limit) {
+                                  return sum_of([&](std::span<const float> part) {
+                                      return estimate(part, candidate, grid, limit);
+                                  });
+                              },
+                              [&](const Candidate& candidate) {
+                                  return sum_of([&](std::span<const float> part) {
+                                      return candidate_error(part, candidate, grid);
+                                  });
+                              }});
 }
 
 } // namespace rankscope::detail

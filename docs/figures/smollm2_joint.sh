@@ -8,11 +8,12 @@
 # ROW names one or more of u2 u3 u4 (uniform grid, groups of 64, 2 to 4 bits) and e2 (E8P lattice and rotation, 2 bits),
 # each followed by r32 or r64 and f16 or f4 (bits of the factors), as in u2r32f16; none: all of them. Finished runs in
 # OUT/runs are not computed again; OUT/table.md is rewritten from what is there. Environment: CLI (the program),
-# THREADS, SAMPLES (calibration sequences of 512 tokens, 64), TOKENS (of the test text, 19968), KEEP (1: leave runs as
-# they are on disk, else each run's layers are removed once its figures are written).
+# THREADS, SAMPLES (calibration sequences of 512 tokens, 64), TOKENS (of the test text, 19968), ITERATIONS (of the joint
+# loop, 15), VARIANTS (only these, such as "rtn gptq caldera odlri"; all), KEEP (1: leave runs as they are on disk, else
+# each run's layers are removed once its figures are written).
 set -euo pipefail
 
-[ $# -ge 4 ] || { sed -n '3,14p' "$0" | cut -c3-; exit 2; }
+[ $# -ge 4 ] || { sed -n '3,15p' "$0" | cut -c3-; exit 2; }
 model=$1 calibration_text=$2 test_text=$3 out=$4
 shift 4
 cli=${CLI:-build/bin/rankscope-cli}
@@ -37,6 +38,7 @@ fi
 # measured NAME METHOD SETTING…: one plan, one run, its figures in OUT/runs/NAME.json
 measured() {
     local name=$1 method=$2
+    [[ -z "${VARIANTS:-}" || " $VARIANTS " == *" ${name##*.} "* ]] || return 0
     shift 2
     local run="$out/runs/$name"
     [ ! -s "$run.json" ] || return 0
@@ -62,6 +64,12 @@ measured() {
     [ "${KEEP:-0}" = 1 ] || rm -rf "$run" "$run.layers.json" "$run.perplexity.json" "$run.plan.json"
 }
 
+if [ ! -s "$out/original.json" ]; then
+    "$cli" evaluate "$model" --text "$test_text" --protocol windows --length 512 --max-tokens "${TOKENS:-19968}" \
+        --json "${options[@]}" > "$out/original.part"
+    mv "$out/original.part" "$out/original.json"
+fi
+
 for row in "${rows[@]}"; do
     [[ $row =~ ^([ue])([2-4])r([0-9]+)f(16|8|4)$ ]] || { echo "no such row: $row" >&2; exit 2; }
     bits=${BASH_REMATCH[2]} rank=${BASH_REMATCH[3]} factors=${BASH_REMATCH[4]}
@@ -74,7 +82,7 @@ for row in "${rows[@]}"; do
     [ ${#nearest[@]} -eq 0 ] || measured "$rounded.rtn" rtn "${nearest[@]}"
     measured "$rounded.gptq" gptq "${grid[@]}"
     measured "$rounded.ldlq" gptq "${grid[@]}" act_order=false tune_passes=0
-    joint=("${grid[@]}" "rank=$rank" "factor_bits=$factors")
+    joint=("${grid[@]}" "rank=$rank" "factor_bits=$factors" "iterations=${ITERATIONS:-15}")
     measured "$row.caldera" caldera "${joint[@]}"
     measured "$row.caldera_lr_first" caldera "${joint[@]}" order=lr_q
     measured "$row.caldera_downdate" caldera "${joint[@]}" order=lr_q hessian_downdate=true
@@ -98,4 +106,5 @@ jq -rs '
           else "" end) as $share
        | "| \(.name) | \(.bits | figure) | \(.perplexity | figure) | \(.error | figure) | \(.scale | figure) | \($share) | \(.seconds | figure) |")
     ' "$out"/runs/*.json > "$out/table.md"
+jq -r '"\nUncompressed: perplexity \(.perplexity * 1000 | round / 1000)."' "$out/original.json" >> "$out/table.md"
 cat "$out/table.md"

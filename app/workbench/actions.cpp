@@ -54,6 +54,8 @@ void Actions::makeViewActions()
 {
     filter = add("&Filter tensors", {Key(Qt::CTRL | Qt::Key_F)}, "search",
                  "Go to the filter of the checkpoint tree");
+    show_overview = add("&Overview", {Key(Qt::ALT | Qt::Key_1)}, "overview",
+                        "Show what flows through the whole model");
     show_channels =
         add("&Channels", {Key(Qt::ALT | Qt::Key_2)}, "channels", "Show the channels of the selected layer");
     show_spectrum = add("&Spectrum", {Key(Qt::ALT | Qt::Key_3)}, "spectrum",
@@ -136,7 +138,7 @@ void Actions::fill(QMenuBar& bar, const QList<QAction*>& panels)
     file->addAction(quit);
 
     QMenu* view = bar.addMenu(QStringLiteral("&View"));
-    view->addActions({show_channels, show_spectrum});
+    view->addActions({show_overview, show_channels, show_spectrum});
     view->addSeparator();
     view->addActions({back, forward, filter});
     view->addSeparator();
@@ -170,7 +172,7 @@ void Actions::fill(QMenuBar& bar, const QList<QAction*>& panels)
 
 void Actions::update(const State& state)
 {
-    for (QAction* action : {close_checkpoint, export_plot, filter, show_channels, show_spectrum, next_layer,
+    for (QAction* action : {close_checkpoint, export_plot, filter, show_overview, show_channels, show_spectrum, next_layer,
                             previous_layer, fill_down, measure, use_outliers, rank_up, rank_down,
                             rank_up_much, rank_down_much, evaluation_text})
         action->setEnabled(state.model);

@@ -37,7 +37,7 @@ public:
 
     QAction *open_file, *open_folder, *open_sample, *recent, *close_checkpoint, *export_run, *export_plot,
         *quit;
-    QAction *filter, *show_channels, *show_spectrum, *back, *forward, *reset_layout, *next_dock,
+    QAction *filter, *show_overview, *show_channels, *show_spectrum, *back, *forward, *reset_layout, *next_dock,
         *previous_dock;
     QAction *theme_system, *theme_light, *theme_dark, *zoom_in, *zoom_out, *zoom_reset;
     QAction *calibrate_built_in, *calibrate_file, *next_layer, *previous_layer;

@@ -28,7 +28,8 @@ void declare(QCommandLineParser& parser)
     option({QStringLiteral("theme")}, "light, dark or system", "THEME");
     option({QStringLiteral("workdir")}, "where calibrations and runs go (default: the user's cache)", "DIR");
     option({QStringLiteral("backend")}, "auto, cpu, cpu:bf16, vulkan or vulkan:INDEX (default auto)", "B");
-    option({QStringLiteral("view")}, "show this first: channels, spectrum, plan, results, jobs", "VIEW");
+    option({QStringLiteral("view")}, "show this first: overview, channels, spectrum, plan, results, jobs",
+           "VIEW");
     option({QStringLiteral("screenshot")}, "write the window as PNG when all jobs are done, then end",
            "FILE");
     option({QStringLiteral("time-start")}, "print how long the window took to appear, then end");
@@ -92,9 +93,9 @@ Result<LaunchOptions> parseCommandLine(const QStringList& arguments)
     if (given("backend"))
         options.window.backend = value("backend");
     options.view = value("view");
-    static const QStringList views = {QStringLiteral("channels"), QStringLiteral("spectrum"),
-                                      QStringLiteral("plan"), QStringLiteral("results"),
-                                      QStringLiteral("jobs")};
+    static const QStringList views = {QStringLiteral("overview"), QStringLiteral("channels"),
+                                      QStringLiteral("spectrum"), QStringLiteral("plan"),
+                                      QStringLiteral("results"),  QStringLiteral("jobs")};
     if (!options.view.isEmpty() && !views.contains(options.view))
         return usage_error("--view takes " + toStd(views.join(QStringLiteral(", "))) + ", not '"
                            + toStd(options.view) + "'");

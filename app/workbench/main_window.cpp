@@ -11,6 +11,7 @@
 #include "app/workbench/folders.h"
 #include "app/workbench/message_banner.h"
 #include "app/workbench/plots/channel_plot.h"
+#include "app/workbench/plots/overview_plot.h"
 #include "app/workbench/plots/spectrum_plot.h"
 #include "app/workbench/settings.h"
 #include "app/workbench/start_page.h"
@@ -102,6 +103,8 @@ void MainWindow::buildCentre()
 {
     banner_ = new MessageBanner;
     start_ = new StartPage(runner_);
+    overview_ = new OverviewPlot;
+    overview_->setObjectName(QStringLiteral("overview_plot"));
     channels_ = new ChannelPlot;
     channels_->setObjectName(QStringLiteral("channel_plot"));
     spectrum_ = new SpectrumPlot;
@@ -110,8 +113,10 @@ void MainWindow::buildCentre()
     views_->setObjectName(QStringLiteral("views"));
     views_->setAccessibleName(QStringLiteral("Views"));
     views_->setDocumentMode(true);
+    views_->addTab(overview_, Theme::instance().icon(QStringLiteral("overview")), QStringLiteral("Overview"));
     views_->addTab(channels_, Theme::instance().icon(QStringLiteral("channels")), QStringLiteral("Channels"));
     views_->addTab(spectrum_, Theme::instance().icon(QStringLiteral("spectrum")), QStringLiteral("Spectrum"));
+    views_->setCurrentWidget(channels_);
     pages_ = new QStackedWidget;
     pages_->addWidget(start_);
     pages_->addWidget(views_);
@@ -254,7 +259,9 @@ ExportDialog* MainWindow::exportDialog() const { return export_; }
 
 bool MainWindow::showView(const QString& name)
 {
-    if (name == QLatin1String("channels"))
+    if (name == QLatin1String("overview"))
+        views_->setCurrentWidget(overview_);
+    else if (name == QLatin1String("channels"))
         views_->setCurrentWidget(channels_);
     else if (name == QLatin1String("spectrum"))
         views_->setCurrentWidget(spectrum_);

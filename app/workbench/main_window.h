@@ -23,6 +23,7 @@ namespace rankscope {
 
 class Actions;
 class ChannelPlot;
+class OverviewPlot;
 class CheckpointDock;
 class ElidingLabel;
 class ExportDialog;
@@ -128,6 +129,7 @@ private:
     QStackedWidget* pages_ = nullptr;
     StartPage* start_ = nullptr;
     QTabWidget* views_ = nullptr;
+    OverviewPlot* overview_ = nullptr;
     ChannelPlot* channels_ = nullptr;
     SpectrumPlot* spectrum_ = nullptr;
     CheckpointDock* checkpoint_ = nullptr;

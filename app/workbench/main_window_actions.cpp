@@ -11,6 +11,7 @@
 #include "app/workbench/message_banner.h"
 #include "app/workbench/plots/channel_plot.h"
 #include "app/workbench/plots/error_plot.h"
+#include "app/workbench/plots/overview_plot.h"
 #include "app/workbench/plots/spectrum_plot.h"
 #include "app/workbench/settings.h"
 #include "app/workbench/start_page.h"
@@ -62,6 +63,10 @@ void MainWindow::connectFileActions()
 void MainWindow::connectViewActions()
 {
     connect(actions_->filter, &QAction::triggered, checkpoint_, &CheckpointDock::focusFilter);
+    connect(actions_->show_overview, &QAction::triggered, this, [this] {
+        views_->setCurrentWidget(overview_);
+        overview_->setFocus(Qt::ShortcutFocusReason);
+    });
     connect(actions_->show_channels, &QAction::triggered, this, [this] {
         views_->setCurrentWidget(channels_);
         channels_->setFocus(Qt::ShortcutFocusReason);
@@ -217,6 +222,25 @@ void MainWindow::connectPlots()
                     message_without_layer();
                 channels_->setSelectedChannel(selection.channel);
             });
+    connect(pictures_, &Pictures::overviewReady, this, [this](const std::shared_ptr<const ChannelMap>& map) {
+        overview_->setMap(map);
+        overview_->showMessage(
+            map || !session_.model()
+                ? QString()
+                : QStringLiteral("The map needs a calibration: it shows what flows into each layer."));
+    });
+    connect(&session_, &Session::selectionChanged, this, [this](const Selection& selection) {
+        const LinearLayer* linear =
+            session_.model() ? session_.model()->find_linear(toStd(selection.layer)) : nullptr;
+        overview_->setSelection(linear ? toQString(linear->input_group) : QString(), selection.channel);
+    });
+    connect(overview_, &OverviewPlot::cellSelected, this, [this](const QString& group, int channel) {
+        const LinearLayer* now =
+            session_.model() ? session_.model()->find_linear(toStd(session_.selection().layer)) : nullptr;
+        if (!now || toQString(now->input_group) != group) // k and v read what q reads: the selection stays
+            session_.selectLayer(group);
+        session_.selectChannel(channel);
+    });
     connect(pictures_, &Pictures::channelsBusy, this, [this] { channels_->setBusy(true); });
     connect(pictures_, &Pictures::channelsReady, this,
             [this](const QString& layer, const std::shared_ptr<const ChannelProfile>& profile) {
@@ -245,8 +269,8 @@ void MainWindow::connectPlots()
     connect(channels_, &ChannelPlot::outliersChanged, inspector_, &InspectorDock::setOutliers);
     connect(spectrum_, &SpectrumPlot::rankChanged, this, &MainWindow::previewRank);
     connect(spectrum_, &SpectrumPlot::rankCommitted, this, &MainWindow::commitRank);
-    for (PlotView* view : {static_cast<PlotView*>(channels_), static_cast<PlotView*>(spectrum_),
-                           static_cast<PlotView*>(&results_->plot())}) {
+    for (PlotView* view : {static_cast<PlotView*>(overview_), static_cast<PlotView*>(channels_),
+                           static_cast<PlotView*>(spectrum_), static_cast<PlotView*>(&results_->plot())}) {
         connect(view, &PlotView::exported, this,
                 [this](const QString& file) { say(QStringLiteral("Wrote %1").arg(file)); });
         connect(view, &PlotView::exportFailed, this,

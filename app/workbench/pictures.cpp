@@ -61,6 +61,7 @@ Pictures::Pictures(Session& session, JobRunner& runner, std::shared_ptr<Device> 
     });
     connect(&session_, &Session::calibrationChanged, this, [this] {
         profiles_.clear();
+        requestOverview();
         update();
     });
     connect(&session_, &Session::planChanged, this, [this] {
@@ -84,6 +85,30 @@ void Pictures::update()
         return;
     requestChannels(layer);
     requestSpectrum(layer);
+}
+
+void Pictures::requestOverview()
+{
+    if (!session_.model() || !session_.calibration()) {
+        latest_.drop(QStringLiteral("overview"));
+        Q_EMIT overviewReady(nullptr);
+        return;
+    }
+    using Answer = std::shared_ptr<const ChannelMap>;
+    latest_.request<Answer>(
+        QStringLiteral("overview"), {QStringLiteral("Overview of the model"), JobLane::View, false}, this,
+        [model = session_.model(),
+         calibration = session_.calibration()](JobMonitor& monitor) -> Result<Answer> {
+            auto map = channel_map(*calibration, *model, monitor);
+            if (!map)
+                return map.error();
+            return Answer(std::make_shared<ChannelMap>(std::move(*map)));
+        },
+        [this](const Result<Answer>& answer) {
+            Q_EMIT overviewReady(answer ? *answer : nullptr);
+            if (!answer && answer.error().kind != ErrorKind::Cancelled)
+                Q_EMIT failed(answer.error());
+        });
 }
 
 void Pictures::requestChannels(const QString& layer)

@@ -4,6 +4,7 @@
 #include "app/workbench/device.h"
 #include "app/workbench/jobs/latest_wins.h"
 #include "app/workbench/session.h"
+#include "core/calibration/channel_map.h"
 
 #include <QTimer>
 
@@ -24,6 +25,7 @@ public:
     bool measuring() const { return measuring_; }
 
 Q_SIGNALS:
+    void overviewReady(std::shared_ptr<const rankscope::ChannelMap> map); ///< null: not calibrated
     void channelsBusy();
     void channelsReady(const QString& layer, std::shared_ptr<const rankscope::ChannelProfile> profile);
     void spectrumBusy();
@@ -32,6 +34,7 @@ Q_SIGNALS:
 
 private:
     void update();
+    void requestOverview();
     void requestChannels(const QString& layer);
     void requestSpectrum(const QString& layer);
     void measureIfSmall();

@@ -12,6 +12,7 @@
 #include "app/workbench/message_banner.h"
 #include "app/workbench/plots/channel_plot.h"
 #include "app/workbench/plots/error_plot.h"
+#include "app/workbench/plots/overview_plot.h"
 #include "app/workbench/plots/qcp.h"
 #include "app/workbench/plots/spectrum_plot.h"
 #include "app/workbench/text.h"
@@ -84,6 +85,7 @@ private Q_SLOTS:
     void pause_close_and_resume();
     void bad_files_are_explained();
     void unknown_family_is_open_for_its_weights();
+    void the_map_leads_to_a_channel();
     void drop_opens_a_checkpoint();
     void cleanupTestCase();
 
@@ -236,7 +238,7 @@ void TestWalk::dragTheRank()
 {
     watchdog_->enter(QStringLiteral("dragging the rank"));
     auto* tabs = window_->findChild<QTabWidget*>(QStringLiteral("views"));
-    click(tabs->tabBar(), tabs->tabBar()->tabRect(1).center());
+    click(tabs->tabBar(), tabs->tabBar()->tabRect(2).center());
     SpectrumPlot& spectrum = window_->spectrumPlot();
     QTRY_VERIFY(spectrum.isVisible());
     QTRY_VERIFY_WITH_TIMEOUT(spectrum.largestRank() == 64 && !spectrum.busy(), k_long);
@@ -500,12 +502,32 @@ void TestWalk::unknown_family_is_open_for_its_weights()
     window_->openPath(zebra);
     QTRY_VERIFY_WITH_TIMEOUT(!window_->workflow().opening() && !window_->startPageVisible(), k_long);
     // What cannot be is not offered: no calibration, and a plan that runs without one.
-    QVERIFY2(window_->banner().text().contains(QStringLiteral("zebra")), qPrintable(window_->banner().text()));
+    QVERIFY2(window_->banner().text().contains(QStringLiteral("zebra")),
+             qPrintable(window_->banner().text()));
     QVERIFY(window_->banner().findChildren<QPushButton*>().isEmpty());
     QVERIFY(!window_->actions().calibrate_built_in->isEnabled());
     window_->actions().run->trigger();
     QTRY_VERIFY_WITH_TIMEOUT(window_->session().run() && window_->session().run()->complete(), k_long);
     QVERIFY(!window_->actions().evaluate->isEnabled());
+}
+
+void TestWalk::the_map_leads_to_a_channel()
+{
+    openSampleWithTheMouse();
+    waitUntilCalibrated();
+    watchdog_->enter(QStringLiteral("overview"));
+    auto* tabs = window_->findChild<QTabWidget*>(QStringLiteral("views"));
+    click(tabs->tabBar(), tabs->tabBar()->tabRect(0).center());
+    auto* overview = window_->findChild<OverviewPlot*>(QStringLiteral("overview_plot"));
+    QTRY_VERIFY(overview->isVisible());
+    QTRY_COMPARE_WITH_TIMEOUT(overview->rowCount(), 10,
+                              k_long); // what attention and the MLP of 5 blocks read
+    QTest::qWait(200);                 // the queued replot lays the axes out
+    auto* canvas = overview->findChild<QCustomPlot*>();
+    click(canvas, QPoint(static_cast<int>(canvas->xAxis->coordToPixel(20.0)),
+                         static_cast<int>(canvas->yAxis->coordToPixel(5.5))));
+    QCOMPARE(window_->session().selection().layer, QStringLiteral("model.layers.2.mlp.gate_proj"));
+    QCOMPARE(window_->session().selection().channel, 20);
 }
 
 void TestWalk::drop_opens_a_checkpoint()

@@ -3,6 +3,7 @@
 #include "app/cli/report.h"
 #include "app/cli/table.h"
 #include "core/base/byte_size.h"
+#include "core/run/block_curves.h"
 
 #include <fmt/format.h>
 
@@ -16,6 +17,39 @@ struct CompressOptions {
     std::filesystem::path out;
     RunOptions run;
 };
+
+/// How far learning brought each block; empty where nothing was learned by blocks.
+Result<Output> learned_blocks(const std::filesystem::path& run)
+{
+    auto curves = read_block_curves(run);
+    if (!curves)
+        return curves.error();
+    Output output;
+    output.document = Json(Json::Array{});
+    Table table({"block", "loss: nearest", "learned", "held out: nearest", "learned", "at step", "rate"});
+    const auto held_out = [](const LossPoint& point) {
+        return point.held_out < 0.0 ? std::string("–") : figure(point.held_out);
+    };
+    for (const BlockCurve& curve : *curves) {
+        const LossPoint& start = curve.points.front();
+        const LossPoint& best = curve.best();
+        table.add({std::to_string(curve.block), figure(start.training), figure(best.training),
+                   held_out(start), held_out(best), std::to_string(best.step), figure(curve.learning_rate)});
+        Json row;
+        row.set("block", curve.block);
+        row.set("step", std::int64_t{best.step});
+        row.set("nearest", start.training);
+        row.set("learned", best.training);
+        row.set("nearest_held_out", start.held_out < 0.0 ? Json() : Json(start.held_out));
+        row.set("learned_held_out", best.held_out < 0.0 ? Json() : Json(best.held_out));
+        row.set("learning_rate", curve.learning_rate);
+        row.set("halvings", std::int64_t{curve.halvings});
+        output.document.push_back(std::move(row));
+    }
+    if (!curves->empty())
+        output.text = "\n" + table.text();
+    return output;
+}
 
 Result<Output> compress_command(const CompressOptions& options, Session& session)
 {
@@ -31,6 +65,9 @@ Result<Output> compress_command(const CompressOptions& options, Session& session
     auto run = compress(*model, *plan, *calibration, options.out, options.run, session);
     if (!run)
         return run.error();
+    auto learned = learned_blocks(options.out);
+    if (!learned)
+        return learned.error();
     const RunSummary summary = summarize(**run, **model);
     Json layers(Json::Array{});
     for (const LayerResult& result : (*run)->results())
@@ -39,9 +76,10 @@ Result<Output> compress_command(const CompressOptions& options, Session& session
     output.document = to_json(summary);
     output.document.set("out", options.out.string());
     output.document.set("layers", std::move(layers));
+    output.document.set("learned_blocks", std::move(learned->document));
     output.document.set("process", session.process());
     output.text =
-        layer_table((*run)->results())
+        layer_table((*run)->results()) + learned->text
         + fmt::format("\n{} layers · {} bits per weight · {} instead of {} · mean activation error {}\n",
                       summary.layers, figure(summary.bits_per_weight),
                       format_byte_size(summary.compressed_bytes), format_byte_size(summary.original_bytes),
@@ -66,7 +104,9 @@ void add_compress(Program& program)
     command->add_option("--samples", options->run.samples, "Sequences of that text (default: 128)")
         ->check(CLI::Range(1, 1 << 20))
         ->type_name("N");
-    command->add_option("--length", options->run.length, "Tokens of a sequence (default: min(2048, the context))")
+    command
+        ->add_option("--length", options->run.length,
+                     "Tokens of a sequence (default: min(2048, the context))")
         ->type_name("N");
     command->add_option("--out", options->out, "Folder for the run")->type_name("RUN")->required();
     auto* resume = command->add_flag("--resume", options->run.resume, "Go on where the run stopped");

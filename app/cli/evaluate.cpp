@@ -6,7 +6,9 @@
 #include "core/base/atomic_file.h"
 #include "core/evaluate/evaluation_record.h"
 #include "core/evaluate/multiple_choice.h"
+#include "core/evaluate/simulated_pass.h"
 #include "core/methods/method.h"
+#include "core/run/block_curves.h"
 
 #include <fmt/format.h>
 
@@ -27,6 +29,8 @@ struct EvaluateOptions {
     std::filesystem::path predictions;
     bool force = false;
     ActivationQuantization activations{0, 0.9}; ///< bits 0: as the run says
+    std::string simulate = "none";
+    ActivationSimulation simulation;
 };
 
 /// What is evaluated: a checkpoint, or a run in its checkpoint.
@@ -62,6 +66,47 @@ Result<Subject> open_subject(const std::filesystem::path& path, Session& session
     subject.run = *run;
     subject.weights = run_weights(subject.model, subject.run);
     return subject;
+}
+
+/// What the rows of a run simulate while they learn; empty: nothing.
+std::string learned_simulation(const Run& run)
+{
+    for (const LayerPlan& row : run.plan().rows) {
+        const auto found = row.parameters.values().find("simulate");
+        const auto* how =
+            found == row.parameters.values().end() ? nullptr : std::get_if<std::string>(&found->second);
+        if (row.include && how && *how != "none")
+            return *how;
+    }
+    return {};
+}
+
+/// Puts the simulation that was asked for into the options of the measurement.
+Status prepare_simulation(EvaluateOptions& options, const Subject& subject, Session& session)
+{
+    if (options.simulate == "none") {
+        if (const std::string learned = subject.run ? learned_simulation(*subject.run) : ""; !learned.empty())
+            session.monitor().warn(
+                fmt::format("The run was learned with rounded activations, keys and values, which "
+                            "are measured as they are here; --simulate {} rounds them.",
+                            learned));
+        return {};
+    }
+    if (!options.tasks.empty())
+        return usage_error("--simulate is for the perplexity, not for questions with choices", "--simulate",
+                           "Leave --tasks out");
+    ActivationSimulation simulation = options.simulation;
+    simulation.static_ranges = options.simulate == "a8kv8-static";
+    if (simulation.static_ranges && subject.run) {
+        auto curves = read_block_curves(subject.run->path());
+        if (!curves)
+            return curves.error();
+        for (const BlockCurve& curve : *curves)
+            if (!curve.ranges.empty())
+                simulation.kept[curve.block] = curve.ranges;
+    }
+    options.perplexity.simulation = std::make_shared<const ActivationSimulation>(std::move(simulation));
+    return {};
 }
 
 /// What a run or an export is compared with; empty if with nothing.
@@ -257,6 +302,21 @@ Json activations_json(const Subject& subject, const EvaluateOptions& options)
     return list;
 }
 
+/// "activations, keys and values of 8 bits, one range a tensor (30 blocks' as learned)".
+std::string simulation_text(const EvaluateOptions& options)
+{
+    const auto& simulation = options.perplexity.simulation;
+    if (!simulation)
+        return {};
+    std::string ranges = "a range for each token";
+    if (simulation->static_ranges)
+        ranges = simulation->kept.empty()
+                     ? "one range for each tensor, measured on " + simulation->ranges_text.filename().string()
+                     : fmt::format("one range for each tensor, those of {} blocks as learned",
+                                   simulation->kept.size());
+    return fmt::format("activations, keys and values of {} bits: {}\n", simulation->bits, ranges);
+}
+
 std::string activations_text(const Subject& subject, const EvaluateOptions& options)
 {
     const Json list = activations_json(subject, options);
@@ -269,7 +329,7 @@ std::string activations_text(const Subject& subject, const EvaluateOptions& opti
     return text;
 }
 
-Result<Output> measure(const EvaluateOptions& options, Session& session)
+Result<Output> measure(EvaluateOptions options, Session& session)
 {
     auto tasks = read_tasks(options);
     if (!tasks)
@@ -280,6 +340,8 @@ Result<Output> measure(const EvaluateOptions& options, Session& session)
     auto original = open_original(options, *subject, session);
     if (!original)
         return original.error();
+    if (auto prepared = prepare_simulation(options, *subject, session); !prepared)
+        return prepared.error();
     if (options.activations.bits > 0)
         subject->weights = with_quantized_activations(std::move(subject->weights), options.activations);
     auto backend = session.backend();
@@ -299,6 +361,8 @@ Result<Output> measure(const EvaluateOptions& options, Session& session)
         output.document.set("tasks", std::move(scored->document));
         output.text += scored->text;
     }
+    output.document.set("simulate", options.simulate);
+    output.text += simulation_text(options);
     if (subject->run && output.document["perplexity"].is_number()) { // reports show it
         if (auto kept = record_evaluation(options.path, output.document); !kept)
             session.monitor().warn("The result is not kept beside the run: " + kept.error().sentence());
@@ -382,6 +446,24 @@ void add_evaluate(Program& program)
         ->check(CLI::Range(0.1, 1.0))
         ->needs("--activation-bits")
         ->type_name("SHARE");
+    auto* simulate =
+        command
+            ->add_option(
+                "--simulate", options->simulate,
+                "Round what linears read, keys and values to 8 bits: with a range for each token (a8kv8), or "
+                "inputs with one fixed range a tensor (a8kv8-static)")
+            ->check(CLI::IsMember({"none", "a8kv8", "a8kv8-static"}))
+            ->excludes("--activation-bits")
+            ->type_name("HOW");
+    command
+        ->add_option("--ranges-text", options->simulation.ranges_text,
+                     "Text that fixed ranges are measured on, unless the run was learned with such")
+        ->needs(simulate)
+        ->type_name("FILE");
+    command->add_option("--ranges-samples", options->simulation.ranges_samples, "Windows of it (default: 64)")
+        ->check(CLI::Range(1, 1 << 20))
+        ->needs(simulate)
+        ->type_name("N");
     command->add_flag("--no-original", options->no_original, "Of a run: leave out the comparison");
 }
 

@@ -2,12 +2,14 @@
 #include "app/cli/jobs.h"
 #include "app/cli/table.h"
 #include "core/base/byte_size.h"
+#include "core/export/smoothed_checkpoint.h"
 #include "core/plan/plan_budget.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <optional>
 
 namespace rankscope::cli {
@@ -132,6 +134,32 @@ std::string plan_table(const Plan& plan, const Model& model)
     return table.text();
 }
 
+/// What happens to a layer from first to last: "smooth → gptq → qera_exact".
+std::string chain_text(const LayerPlan& row, const Model& model)
+{
+    std::vector<std::string> links;
+    const std::filesystem::path checkpoint = model.rotation() ? model.rotation()->checkpoint : model.path();
+    if (is_smoothed(checkpoint))
+        links.push_back("smooth");
+    if (model.rotation())
+        links.push_back("rotate");
+    if (const std::string rounding = parameter_text(row, "rounding"); rounding != "–")
+        links.push_back(rounding);
+    const std::string objective = parameter_text(row, "objective");
+    links.push_back(row.method + (objective == "block" ? " by blocks" : ""));
+    return fmt::format("{}", fmt::join(links, " → "));
+}
+
+/// The chains of a plan, each with its number of layers.
+std::map<std::string, std::int64_t> chains_of(const Plan& plan, const Model& model)
+{
+    std::map<std::string, std::int64_t> chains;
+    for (const LayerPlan& row : plan.rows)
+        if (row.include)
+            ++chains[chain_text(row, model)];
+    return chains;
+}
+
 void add_budget_options(CLI::App* command, PlanOptions& options)
 {
     auto* budget =
@@ -194,6 +222,13 @@ Result<Output> plan_command(PlanOptions options, Session& session)
     }
     const PlanSize size = planned_size(*plan, **model);
     Output output;
+    Json chains;
+    std::string chain_lines;
+    for (const auto& [chain, layers] : chains_of(*plan, **model)) {
+        chains.set(chain, layers);
+        chain_lines += fmt::format("{} {}: {}\n", layers, layers == 1 ? "layer" : "layers", chain);
+    }
+    output.document.set("chains", std::move(chains));
     output.document.set("out", options.out.empty() ? Json() : Json(options.out.string()));
     output.document.set("plan", plan->to_json());
     output.document.set("original_bytes", size.original_bytes);
@@ -202,8 +237,8 @@ Result<Output> plan_command(PlanOptions options, Session& session)
     if (fitted)
         output.document.set("budget", budget_json(*fitted));
     output.text =
-        plan_table(*plan, **model)
-        + fmt::format("\n{} bits per weight · {} instead of {}{}\n", figure(size.bits_per_weight),
+        plan_table(*plan, **model) + "\n" + chain_lines
+        + fmt::format("{} bits per weight · {} instead of {}{}\n", figure(size.bits_per_weight),
                       format_byte_size(size.planned_bytes), format_byte_size(size.original_bytes),
                       options.out.empty() ? std::string() : " · written to " + options.out.string());
     if (fitted)

@@ -95,8 +95,7 @@ Result<PerplexityResult> measure_text(const Model& model, const WeightSource& we
     auto scored = detail::score_text(model, text, options);
     if (!scored)
         return scored.error();
-    auto states = detail::final_states(model, weights, scored->windows, options.memory_budget_bytes, 1,
-                                       backend, monitor);
+    auto states = detail::evaluated_states(model, weights, scored->windows, options, 1, backend, monitor);
     if (!states)
         return states.error();
     auto losses = window_losses(model, *scored, *states, backend, monitor);

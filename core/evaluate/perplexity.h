@@ -5,6 +5,7 @@
 #include "core/model/model.h"
 
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -12,6 +13,8 @@
 #include <vector>
 
 namespace rankscope {
+
+struct ActivationSimulation; // simulated_pass.h
 
 /// How a text becomes windows; other protocols give other numbers, so it is always named with the figure.
 enum class PerplexityProtocol : std::uint8_t {
@@ -29,6 +32,8 @@ struct PerplexityOptions {
     Index stride = 0;                      ///< 0 = T; smaller: overlapping windows, only new targets count
     Index max_tokens = 0;                  ///< of the text, without what the tokenizer adds; 0 = all
     std::uint64_t memory_budget_bytes = 0; ///< 0 = no limit; beyond it hidden states go to a scratch file
+    /// Rounding of activations in what is evaluated; an original beside it is computed without. Null: none.
+    std::shared_ptr<const ActivationSimulation> simulation{};
 };
 
 struct PerplexityResult {

@@ -47,10 +47,10 @@ struct Side {
 };
 
 Result<Side> run_side(const EvaluatedModel& subject, const TokenWindows& windows,
-                      std::uint64_t memory_budget_bytes, Backend& backend, Monitor& monitor)
+                      const PerplexityOptions& options, Backend& backend, Monitor& monitor)
 {
-    auto states = detail::final_states(*subject.model, *subject.weights, windows, memory_budget_bytes, 2,
-                                       backend, monitor);
+    auto states =
+        detail::evaluated_states(*subject.model, *subject.weights, windows, options, 2, backend, monitor);
     if (!states)
         return states.error();
     auto head = OutputHead::load(*subject.model, backend);
@@ -130,13 +130,15 @@ Result<TextComparison> compare(const EvaluatedModel& original, const EvaluatedMo
     TextComparison result{detail::result_of(*scored, options), detail::result_of(*scored, options), {}};
     auto start = Clock::now();
     detail::StageMonitor first(monitor, "original: ");
-    auto before = run_side(original, scored->windows, options.memory_budget_bytes, backend, first);
+    PerplexityOptions unrounded = options;
+    unrounded.simulation = nullptr;
+    auto before = run_side(original, scored->windows, unrounded, backend, first);
     if (!before)
         return before.error();
     result.original.seconds = seconds_since(start);
     start = Clock::now();
     detail::StageMonitor second(monitor, "compressed: ");
-    auto after = run_side(compressed, scored->windows, options.memory_budget_bytes, backend, second);
+    auto after = run_side(compressed, scored->windows, options, backend, second);
     if (!after)
         return after.error();
     result.compressed.seconds = seconds_since(start);

@@ -123,6 +123,12 @@ std::vector<SmoothingGroup> smoothing_groups(const Model& model)
     return groups;
 }
 
+bool is_smoothed(const fs::path& folder)
+{
+    std::error_code problem;
+    return fs::is_regular_file(folder / k_report_file, problem);
+}
+
 Status write_smoothed_checkpoint(const Model& model,
                                  const std::function<Result<VectorD>(const SmoothingGroup&)>& scales,
                                  const fs::path& folder, const SmoothedCheckpointOptions& options,
@@ -133,11 +139,20 @@ Status write_smoothed_checkpoint(const Model& model,
             return bad_input(
                 "a smoothed checkpoint is written as a Hugging Face folder, which a GGUF file is not",
                 model.path().string(), "Give the folder that the file was made from.");
+        if (model.rotation())
+            return usage_error(
+                "a rotated model's gains are folded into its weights already: no norm is left that "
+                "could take the factors",
+                model.path().string(), "Smooth the model first and rotate the copy");
+        const std::vector<SmoothingGroup> groups = smoothing_groups(model);
+        if (groups.empty())
+            return usage_error("no linear of this model reads a norm that could take the factors",
+                               model.path().string());
         if (auto ours = options.replace ? require_replaceable(folder, k_report_file) : Status{}; !ours)
             return ours;
         Changes changes;
         std::uint64_t bytes = 0;
-        for (const SmoothingGroup& group : smoothing_groups(model)) {
+        for (const SmoothingGroup& group : groups) {
             monitor.throw_if_cancelled();
             auto factors = scales(group);
             if (!factors)

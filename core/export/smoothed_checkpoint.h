@@ -37,4 +37,7 @@ Status write_smoothed_checkpoint(const Model& model,
                                  const std::filesystem::path& folder,
                                  const SmoothedCheckpointOptions& options, Monitor& monitor);
 
+/// Whether a folder was written by write_smoothed_checkpoint.
+bool is_smoothed(const std::filesystem::path& folder);
+
 } // namespace rankscope

@@ -169,8 +169,8 @@ std::function<Buffer(LinearRole, const Buffer&)> per_token_quantizer(int bits, B
     };
 }
 
-std::function<Buffer(LinearRole, const Buffer&)>
-static_quantizer(int bits, const std::map<LinearRole, std::pair<double, double>>& ranges, Backend& backend)
+std::function<Buffer(LinearRole, const Buffer&)> static_quantizer(int bits, const ActivationRanges& ranges,
+                                                                  Backend& backend)
 {
     UniformGrid grid;
     grid.bits = bits;
@@ -188,6 +188,45 @@ static_quantizer(int bits, const std::map<LinearRole, std::pair<double, double>>
         const Matrix zeros = Matrix::Constant(x.rows(), 1, static_cast<float>(zero));
         return backend.round_nearest(x, {grid, backend.upload(scales), backend.upload(zeros)}).values;
     };
+}
+
+void advance_states(const DifferentiableBlock& block, const BlockWeights& weights,
+                    const BlockQuantizers& quantizers, HiddenStates& states, Index length, Index sequences,
+                    Backend& backend, Monitor& monitor)
+{
+    const Index step = windows_per_batch(length);
+    for (Index first = 0; first < sequences; first += step) {
+        monitor.throw_if_cancelled();
+        const Index tokens = std::min(step, sequences - first) * length;
+        auto rows = states.rows(first * length, tokens);
+        rows = backend.download(
+            block.forward(backend.upload(rows), length, weights, quantizers, nullptr, backend));
+        states.release(first * length, tokens);
+    }
+}
+
+ActivationRanges activation_ranges(const DifferentiableBlock& block, const BlockWeights& weights,
+                                   int key_value_bits, HiddenStates& states, Index length, Index sequences,
+                                   Backend& backend, Monitor& monitor)
+{
+    ActivationRanges ranges;
+    BlockQuantizers watching;
+    watching.keys_values = per_token_quantizer(key_value_bits, backend);
+    watching.input = [&ranges, &backend](LinearRole role, const Buffer& x) {
+        const Matrix values = backend.download(x);
+        auto& [low, high] = ranges[role];
+        low = std::min(low, static_cast<double>(values.minCoeff()));
+        high = std::max(high, static_cast<double>(values.maxCoeff()));
+        return x;
+    };
+    const Index step = windows_per_batch(length);
+    for (Index first = 0; first < sequences; first += step) {
+        monitor.throw_if_cancelled();
+        const Buffer x =
+            backend.upload(states.rows(first * length, std::min(step, sequences - first) * length));
+        static_cast<void>(block.forward(x, length, weights, watching, nullptr, backend));
+    }
+    return ranges;
 }
 
 double descend_block(const BlockProblem& problem, const ReconstructionOptions& options, Backend& backend)

@@ -31,9 +31,21 @@ Index held_out_sequences(Index total);
 
 /// Rounds each token over all its features, asymmetrically (methods-learned §1.4); `backend` must outlive it.
 std::function<Buffer(LinearRole, const Buffer&)> per_token_quantizer(int bits, Backend& backend);
+/// The smallest and the largest value that each input of a block's linears takes.
+using ActivationRanges = std::map<LinearRole, std::pair<double, double>>;
 /// One range for all values, from smallest to largest, widened to hold 0; it may have no width.
-std::function<Buffer(LinearRole, const Buffer&)>
-static_quantizer(int bits, const std::map<LinearRole, std::pair<double, double>>& ranges, Backend& backend);
+std::function<Buffer(LinearRole, const Buffer&)> static_quantizer(int bits, const ActivationRanges& ranges,
+                                                                  Backend& backend);
+
+/// Sends the first `sequences` of the states, of `length` tokens each, through the block and leaves its
+/// output in their place. Throws Cancelled.
+void advance_states(const DifferentiableBlock& block, const BlockWeights& weights,
+                    const BlockQuantizers& quantizers, HiddenStates& states, Index length, Index sequences,
+                    Backend& backend, Monitor& monitor);
+/// The ranges that the same pass meets, with keys and values rounded; the states stay as they are.
+ActivationRanges activation_ranges(const DifferentiableBlock& block, const BlockWeights& weights,
+                                   int key_value_bits, HiddenStates& states, Index length, Index sequences,
+                                   Backend& backend, Monitor& monitor);
 
 /// Loss of the first batch; takes its gradient to the parameters of all learned linears.
 double descend_block(const BlockProblem& problem, const ReconstructionOptions& options, Backend& backend);

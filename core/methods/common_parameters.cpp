@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/methods/common_parameters.h"
 
+#include "core/compute/activation_quantization.h"
 #include "core/compute/grid_levels.h"
 
 #include <fmt/format.h>
@@ -108,7 +109,8 @@ ParameterInfo scalar_codebook_parameter()
 {
     return choice_parameter(
         "codebook", "Codebook", {"uniform", "nf", "mxint"},
-        "What Q is made of: steps of a uniform grid, NormalFloat levels (nf: 2 to 4 bits, usual group 64), or "
+        "What Q is made of: steps of a uniform grid, NormalFloat levels (nf: 2 to 4 bits, usual group 64), "
+        "or "
         "whole numbers with a shared exponent (mxint, usual group 32). With nf and mxint symmetric, sym_rule "
         "and clip_search mean nothing.");
 }
@@ -205,6 +207,28 @@ FactorOptions factors_of(const Parameters& parameters)
                           : 16,
             parameters.text("factor_scale") == "component",
             static_cast<int>(parameters.integer("lplr_iterations"))};
+}
+
+std::vector<ParameterInfo> activation_parameters(double default_clip)
+{
+    return {{"activation_bits",
+             "Activation bits",
+             ParameterType::Integer,
+             std::int64_t{4},
+             2,
+             k_unquantized_bits,
+             {},
+             "bits",
+             "Bits to which each token of the layer's input is rounded before it meets Q; 16: it is not."},
+            {"clip",
+             "Activation clip",
+             ParameterType::Real,
+             default_clip,
+             0.1,
+             1.0,
+             {},
+             "",
+             "Share of a token's largest value at which its range ends."}};
 }
 
 ParameterInfo damp_parameter()

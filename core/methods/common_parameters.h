@@ -36,6 +36,8 @@ ParameterInfo rank_parameter();
 /// factor_bits, factor_scale, lplr_iterations: how L and R are stored.
 std::vector<ParameterInfo> factor_parameters();
 FactorOptions factors_of(const Parameters& parameters);
+/// activation_bits and clip: how the layer's input is rounded.
+std::vector<ParameterInfo> activation_parameters(double default_clip);
 ParameterInfo damp_parameter();
 ParameterInfo act_order_parameter();
 ParameterInfo tune_passes_parameter();

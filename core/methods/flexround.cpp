@@ -30,6 +30,7 @@ public:
             {.hessian = true},
             false,
             learned_parameters(LearnedKind::FlexRound),
+            check_learned,
         };
         return info;
     }

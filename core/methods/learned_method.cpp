@@ -37,6 +37,20 @@ ParameterInfo learning_rate_parameter()
     return info;
 }
 
+ParameterInfo learned_rank_parameter()
+{
+    return integer_parameter(
+        "learned_rank", "Rank of the scalings", 0, 0, 1 << 20,
+        "Rank of the learned exponents; nothing of it is stored. 0: a quarter of the smaller "
+        "side, 1024 at most (2048 from 8192 on).");
+}
+
+ParameterInfo steps_parameter()
+{
+    return integer_parameter("steps", "Steps", 1000, 1, 1000000,
+                             "Steps of gradient descent; the release takes 5000.");
+}
+
 } // namespace
 
 std::vector<ParameterInfo> learned_parameters(LearnedKind kind)
@@ -49,10 +63,7 @@ std::vector<ParameterInfo> learned_parameters(LearnedKind kind)
             info.help = "Consecutive inputs that share a scale; 0: one scale per output.";
         }
     if (kind == LearnedKind::Lrq)
-        parameters.push_back(
-            integer_parameter("learned_rank", "Rank of the scalings", 0, 0, 1 << 20,
-                              "Rank of the learned exponents; nothing of it is stored. 0: a quarter "
-                              "of the smaller side, 1024 at most (2048 from 8192 on)."));
+        parameters.push_back(learned_rank_parameter());
     parameters.push_back(choice_parameter(
         "objective", "Objective", {"layer", "block"},
         "What the rounding is learned from: each layer's output by its moments alone (layer), or the whole "
@@ -63,12 +74,29 @@ std::vector<ParameterInfo> learned_parameters(LearnedKind kind)
                          "With objective block, what is rounded while it learns: inputs of linears, keys and "
                          "values to 8 bits a "
                          "token (a8kv8), or the inputs with one fixed range a tensor (a8kv8-static)."));
-    parameters.push_back(integer_parameter("steps", "Steps", 1000, 1, 1000000,
-                                           "Steps of gradient descent; the release takes 5000."));
+    parameters.push_back(steps_parameter());
     parameters.push_back(learning_rate_parameter());
     parameters.push_back(
         integer_parameter("batch", "Batch", 2, 1, 4096, "Sequences of a step, with objective block."));
     return parameters;
+}
+
+std::vector<ParameterInfo> descent_parameters()
+{
+    std::vector<ParameterInfo> parameters{learned_rank_parameter(), steps_parameter(),
+                                          learning_rate_parameter()};
+    parameters[0].help = "With rounding lrq: " + parameters[0].help;
+    parameters[1].help = "With rounding lrq or flexround: " + parameters[1].help;
+    parameters[2].help = "With rounding lrq or flexround: " + parameters[2].help;
+    return parameters;
+}
+
+Status check_learned(const Parameters& parameters)
+{
+    if (parameters.text("objective") == "layer" && parameters.text("simulate") != "none")
+        return usage_error("activations are simulated with objective=block only: moments do not hold them",
+                           {}, "Choose objective=block, or simulate=none");
+    return {};
 }
 
 ReconstructionOptions reconstruction_options(const Parameters& parameters, std::uint64_t seed)
@@ -107,6 +135,19 @@ Decomposition decomposition_of(QuantizedMatrix quantized, const Matrix& weight)
     result.low_rank.right = Matrix::Zero(0, weight.cols());
     result.quantized = std::move(quantized);
     return result;
+}
+
+LearnedLinear learned_from_moments(const LayerProblem& problem, const Parameters& parameters,
+                                   LearnedKind kind, Backend& backend, Monitor& monitor)
+{
+    ReconstructionOptions options;
+    options.steps = parameters.integer("steps");
+    options.learning_rate = parameters.real("learning_rate");
+    LearnedLinear linear =
+        learned_linear(problem.weight, problem.name, parameters, kind, problem.seed, backend, monitor);
+    const LayerLoss loss{backend.upload(Matrix(problem.moments->hessian.cast<float>())), {}, 0.0};
+    static_cast<void>(reconstruct_layer(linear, loss, options, backend, monitor));
+    return linear;
 }
 
 Result<Decomposition> reconstruct_from_moments(const LayerProblem& problem, const MethodInfo& info,

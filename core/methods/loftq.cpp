@@ -14,11 +14,7 @@
 #include "core/methods/loftq.h"
 
 #include "core/methods/common_parameters.h"
-#include "core/methods/layer_rounding.h"
-#include "core/methods/residual_correction.h"
-
-#include <cmath>
-#include <limits>
+#include "core/methods/plain_alternation.h"
 
 namespace rankscope {
 namespace {
@@ -40,56 +36,6 @@ std::vector<ParameterInfo> loftq_parameters()
         flag_parameter("keep_best", "Keep the best", true,
                        "Returns the iterate of least error of the weight; otherwise the last one."));
     return parameters;
-}
-
-IterationReport report_of(int step, double error, double weight_norm, double scale)
-{
-    IterationReport report;
-    report.step = step;
-    report.stage = "LR";
-    report.relative_activation_error = weight_norm > 0.0 ? error / weight_norm : 0.0;
-    report.quantization_scale = scale;
-    return report;
-}
-
-Result<Decomposition> alternate(const LayerProblem& problem, const Parameters& parameters, Backend& backend,
-                                Monitor& monitor)
-{
-    const UniformGrid grid = grid_of(parameters);
-    const Index rank = parameters.integer("rank");
-    const auto iterations = static_cast<int>(parameters.integer("iterations"));
-    const double norm = std::sqrt(backend.dot(problem.weight, problem.weight));
-    Decomposition best;
-    std::vector<IterationReport> trace;
-    double least = std::numeric_limits<double>::infinity();
-    Buffer target = problem.weight;
-    for (int step = 1; step <= iterations; ++step) {
-        monitor.throw_if_cancelled();
-        monitor.report(static_cast<std::uint64_t>(step - 1), static_cast<std::uint64_t>(iterations),
-                       "refine");
-        const RoundedLayer layer = round_to_nearest(target, grid, backend, monitor);
-        Buffer error = backend.difference(problem.weight, layer.rounded.values);
-        Decomposition made = decomposition_of(problem, layer, backend);
-        if (rank > 0) {
-            monitor.throw_if_cancelled();
-            const LowRankBuffers factors = best_low_rank(error, {}, rank, backend);
-            made.low_rank = balanced(factors, backend);
-            target = backend.copy(problem.weight);
-            backend.gemm(-1.0, factors.left, Transpose::No, factors.right, Transpose::No, 1.0, target);
-            backend.gemm(-1.0, factors.left, Transpose::No, factors.right, Transpose::No, 1.0, error);
-        }
-        const double distance = std::sqrt(backend.dot(error, error));
-        trace.push_back(report_of(step, distance, norm, made.quantization_scale));
-        if (distance < least || !parameters.flag("keep_best")) {
-            least = distance;
-            best = std::move(made);
-        }
-        if (rank == 0) // nothing that Q could be fitted to changes
-            break;
-    }
-    monitor.throw_if_cancelled();
-    best.trace = std::move(trace);
-    return finite_or_error(std::move(best), problem);
 }
 
 class LoftQ final : public Method {
@@ -114,7 +60,12 @@ public:
     {
         if (auto checked = check_problem(problem, info(), parameters, backend); !checked)
             return checked.error();
-        return alternate(problem, parameters, backend, monitor);
+        AlternationOptions options;
+        options.grid = grid_of(parameters);
+        options.rank = parameters.integer("rank");
+        options.iterations = static_cast<int>(parameters.integer("iterations"));
+        options.keep_best = parameters.flag("keep_best");
+        return alternate(problem, options, backend, monitor);
     }
 };
 

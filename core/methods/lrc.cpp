@@ -51,28 +51,8 @@ std::vector<ParameterInfo> lrc_parameters()
     act_order.fallback = false;
     ParameterInfo tune_passes = tune_passes_parameter();
     tune_passes.fallback = std::int64_t{0};
-    return lrc_grid_parameters()
-           + std::vector{rank_parameter(),
-                         ParameterInfo{"activation_bits",
-                                       "Activation bits",
-                                       ParameterType::Integer,
-                                       std::int64_t{4},
-                                       2,
-                                       k_unquantized_bits,
-                                       {},
-                                       "bits",
-                                       "Bits to which each token of the layer's input is rounded before it "
-                                       "meets Q; 16: it is not."},
-                         ParameterInfo{"clip",
-                                       "Activation clip",
-                                       ParameterType::Real,
-                                       0.9,
-                                       0.1,
-                                       1.0,
-                                       {},
-                                       "",
-                                       "Share of a token's largest value at which its range ends."},
-                         choice_parameter("quantizer", "Rounding", {"gptq", "rtn"},
+    return lrc_grid_parameters() + std::vector{rank_parameter()} + activation_parameters(0.9)
+           + std::vector{choice_parameter("quantizer", "Rounding", {"gptq", "rtn"},
                                           "How Q is rounded: by GPTQ with feedback, or each weight to its "
                                           "nearest step."),
                          choice_parameter("start", "Start", {"relaxed", "zero"},

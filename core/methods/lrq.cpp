@@ -36,6 +36,7 @@ public:
             {.hessian = true},
             false,
             learned_parameters(LearnedKind::Lrq),
+            check_learned,
         };
         return info;
     }

@@ -57,8 +57,7 @@ double norm_ratio(double part, double whole)
 /// Whether the moments know the input as the layer rounds it.
 bool sees_rounded(const Moments* moments, const ActivationQuantization& activations)
 {
-    return moments && moments->has_quantized_activations()
-           && activations == moments->activations;
+    return moments && moments->has_quantized_activations() && activations == moments->activations;
 }
 
 } // namespace
@@ -134,12 +133,14 @@ Status check_activations(const MethodInfo& info, const Parameters& parameters,
                          const ActivationQuantization& calibrated, const std::string& layer)
 {
     const ActivationQuantization wanted = activations_of(info, parameters);
-    if (!info.needs.quantized_activations || !wanted.active())
+    if (!wanted.active())
         return {};
     if (wanted.bits > 8)
         return usage_error(
             fmt::format("activations are rounded to 2 to 8 bits, {} were asked for", wanted.bits), layer,
             "Set activation_bits to one of these, or to 16 for activations as they are");
+    if (!info.needs.quantized_activations)
+        return {};
     if (!calibrated.active())
         return usage_error(
             fmt::format("method {} needs the covariances of activations rounded to {} bits, and the "
@@ -228,7 +229,8 @@ Status check_problem(const LayerProblem& problem, const MethodInfo& info, const 
         return sound;
     if (auto fits = check_activations(info, parameters, problem.moments->activations, problem.name); !fits)
         return fits;
-    return activations_of(info, parameters).active() ? check_covariances(problem) : Status{};
+    const bool rounded = info.needs.quantized_activations && activations_of(info, parameters).active();
+    return rounded ? check_covariances(problem) : Status{};
 }
 
 } // namespace rankscope

@@ -13,6 +13,7 @@
 #include "core/methods/rtn.h"
 #include "core/methods/svd_llm.h"
 #include "core/methods/svd_residual.h"
+#include "core/methods/svdquant.h"
 
 #include <algorithm>
 #include <array>
@@ -22,10 +23,9 @@ namespace rankscope {
 std::span<const Method* const> methods()
 {
     static const std::array all{
-        &rtn_method(),          &gptq_method(),    &flexround_method(),   &lrq_method(),
-        &svd_residual_method(), &lqer_method(),    &qera_approx_method(), &qera_exact_method(),
-        &loftq_method(),        &caldera_method(), &odlri_method(),       &lrc_method(),
-        &asvd_method(),         &svd_llm_method(),
+        &rtn_method(),   &gptq_method(),        &flexround_method(),  &lrq_method(),   &svd_residual_method(),
+        &lqer_method(),  &qera_approx_method(), &qera_exact_method(), &loftq_method(), &caldera_method(),
+        &odlri_method(), &lrc_method(),         &svdquant_method(),   &asvd_method(),  &svd_llm_method(),
     };
     return all;
 }

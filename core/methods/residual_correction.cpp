@@ -4,9 +4,25 @@
 #include "core/linalg/weighted_low_rank.h"
 #include "core/methods/common_parameters.h"
 #include "core/methods/layer_rounding.h"
+#include "core/methods/learned_method.h"
 
 namespace rankscope {
 namespace {
+
+bool learns(const Parameters& parameters)
+{
+    return parameters.text("rounding") == "lrq" || parameters.text("rounding") == "flexround";
+}
+
+RoundedLayer learned_layer(LearnedLinear linear, Backend& backend)
+{
+    const QuantizedMatrix quantized = linear.quantized(backend);
+    RoundedLayer layer;
+    layer.grid = {quantized.grid, backend.upload(quantized.scales), backend.upload(quantized.zeros)};
+    layer.rounded.values = backend.upload(quantized.dequantize());
+    layer.rounded.codes = backend.upload(Matrix(quantized.codes.cast<float>()));
+    return layer;
+}
 
 Result<RoundedLayer> rounded_by_choice(const LayerProblem& problem, const Parameters& parameters,
                                        Backend& backend, Monitor& monitor)
@@ -16,6 +32,13 @@ Result<RoundedLayer> rounded_by_choice(const LayerProblem& problem, const Parame
         return round_to_nearest(problem.weight, grid, backend, monitor);
     if (auto checked = check_moments(problem); !checked)
         return checked.error();
+    if (learns(parameters))
+        return learned_layer(learned_from_moments(problem, parameters,
+                                                  parameters.text("rounding") == "lrq"
+                                                      ? LearnedKind::Lrq
+                                                      : LearnedKind::FlexRound,
+                                                  backend, monitor),
+                             backend);
     const FeedbackOptions options{parameters.real("damp"), parameters.flag("act_order"),
                                   static_cast<int>(parameters.integer("tune_passes"))};
     return round_against_moments(problem, grid, options, backend, monitor);
@@ -49,12 +72,25 @@ std::vector<ParameterInfo> correction_parameters()
     return grid_parameters(4)
            + std::vector{scalar_codebook_parameter(),
                          rank_parameter(),
-                         choice_parameter(
-                             "rounding", "Rounding", {"nearest", "gptq"},
-                             "How Q is rounded: each weight to its nearest step, or by GPTQ with feedback."),
+                         choice_parameter("rounding", "Rounding", {"nearest", "gptq", "lrq", "flexround"},
+                                          "How Q is rounded: each weight to its nearest step, by GPTQ with "
+                                          "feedback, or as LRQ or "
+                                          "FlexRound learn it from the moments."),
                          damp_parameter(),
                          act_order_parameter(),
-                         tune_passes_parameter()};
+                         tune_passes_parameter()}
+           + descent_parameters();
+}
+
+Status check_correction(const Parameters& parameters)
+{
+    if (learns(parameters) && parameters.text("codebook") != "uniform")
+        return usage_error("learned roundings go to steps of a uniform grid", {},
+                           "Choose codebook=uniform, or rounding nearest or gptq");
+    if (learns(parameters) && parameters.integer("group") < 0)
+        return usage_error("one scale for a whole matrix cannot be learned", {},
+                           "Choose group=0, one scale an output, or more");
+    return check_codebook(parameters);
 }
 
 Result<Decomposition> correct_rounding(const LayerProblem& problem, const Parameters& parameters,

@@ -22,8 +22,10 @@ LowRank balanced(const LowRankBuffers& factors, Backend& backend);
 /// Parameters of all methods that round first and correct afterwards: the grid, `rounding`, `rank` and what
 /// the rounding takes.
 std::vector<ParameterInfo> correction_parameters();
+/// Refuses chains of a rounding and a codebook that it cannot round to. MethodInfo::check of these methods.
+Status check_correction(const Parameters& parameters);
 
-/// Q by `rounding` (nearest or gptq), then the rank-r L·R that is best for W − Q in the given metric. One
+/// Q by `rounding` (nearest, gptq, lrq or flexround), then the rank-r L·R that is best for W − Q in the given metric. One
 /// theorem serves them all: with U_r the leading left singular vectors of (W − Q)·S, L = U_r and R = U_rᵀ·(W
 /// − Q), balanced.
 Result<Decomposition> correct_rounding(const LayerProblem& problem, const Parameters& parameters,

@@ -36,7 +36,7 @@ public:
             {.hessian = false},
             true,
             correction_parameters(),
-            check_codebook,
+            check_correction,
         };
         return info;
     }

@@ -94,6 +94,12 @@ std::vector<BlockPart> block_parts(const Model& model, int block)
 
 Result<DifferentiableBlock> DifferentiableBlock::load(const Model& model, int block, Backend& backend)
 {
+    if (model.rotation())
+        return usage_error(
+            "a rotated model turns activations between its products, which whole blocks taken by "
+            "themselves do not",
+            "block " + std::to_string(block),
+            "Choose objective=layer, which needs moments only, or the model before its rotation.");
     const ModelConfig& config = model.config();
     BlockDefinition definition;
     definition.heads = config.heads;

@@ -513,7 +513,14 @@ private slots:
                     used == ParameterValue(std::string("e8p")) || used == ParameterValue(std::string("nf"));
                 const bool no_such_bits =
                     parameter.name == "bits" && value == ParameterValue(std::int64_t{8}) && few_bits;
-                if (no_such_bits) {
+                // Chains that make no sense: a layer alone simulates nothing, other codebooks have no step to
+                // learn.
+                const bool simulates = parameter.name == "simulate" && value != parameter.fallback;
+                const bool learns_levels = parameter.name == "rounding"
+                                           && used != ParameterValue(std::string("uniform"))
+                                           && (value == ParameterValue(std::string("lrq"))
+                                               || value == ParameterValue(std::string("flexround")));
+                if (no_such_bits || simulates || learns_levels) {
                     QVERIFY(!result.has_value());
                     QCOMPARE(result.error().kind, ErrorKind::Usage);
                 } else if (parameter.name == "rank"

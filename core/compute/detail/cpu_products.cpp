@@ -10,10 +10,10 @@
 namespace rankscope::detail {
 namespace {
 
-constexpr Index k_tile = 256;       // edge of a tile of the result
-constexpr Index k_large_tile = 512; // the same when there are enough of them: 5 % less packing
+constexpr Index k_tile = 256;            // edge of a tile of the result
+constexpr Index k_large_tile = 512;      // the same when there are enough of them: 5 % less packing
 constexpr Index k_least_panel_edge = 64; // of a product that is worth packing its factors once for all tiles
-constexpr Index k_block_terms = 256; // terms that a float32 product sums before float64 takes over
+constexpr Index k_block_terms = 256;     // terms that a float32 product sums before float64 takes over
 
 CBLAS_TRANSPOSE blas_transpose(Transpose transpose)
 {
@@ -64,26 +64,25 @@ void gemm_tiles(T alpha, const RowMajor<T>& a, Transpose ta, const RowMajor<T>& 
     });
 }
 
-/// Whether a float32 product, m × k times k × n, is worth packing both factors once instead of once a tile. The
-/// portable kernel, the last one, is no match for BLAS.
+/// Whether a float32 product, m × k times k × n, is worth packing both factors once instead of once a tile.
+/// The portable kernel, the last one, is no match for BLAS.
 bool deserves_panels(Index m, Index n, Index k)
 {
     static const bool fast = micro_kernels().size() > 1;
     return fast && std::min({m, n, k}) >= k_least_panel_edge;
 }
 
-void gemm_panels(float alpha, const Matrix& a, Transpose ta, const Matrix& b, Transpose tb, float beta, Matrix& c)
+void gemm_panels(float alpha, const Matrix& a, Transpose ta, const Matrix& b, Transpose tb, float beta,
+                 Matrix& c)
 {
     const Panels<float> right =
-        tb == Transpose::Yes
-            ? panels_of_columns<float>(
-                b.rows(), b.cols(),
-                [&b](Index row, float* values) { std::copy_n(b.data() + row * b.cols(), b.cols(), values); })
-            : panels_of_rows<float>(b.data(), b.rows(), b.cols());
+        tb == Transpose::Yes ? panels_of_columns<float>(
+            b.rows(), b.cols(),
+            [&b](Index row, float* values) { std::copy_n(b.data() + row * b.cols(), b.cols(), values); })
+                             : panels_of_rows<float>(b.data(), b.rows(), b.cols());
     AlignedArray<float> tiles;
-    const LeftFactor<float> left = ta == Transpose::Yes
-                                       ? turned_factor(a.data(), a.rows(), a.cols(), tiles)
-                                       : LeftFactor<float>{a.data(), a.cols(), 1, a.rows()};
+    const LeftFactor<float> left = ta == Transpose::Yes ? turned_factor(a.data(), a.rows(), a.cols(), tiles)
+                                                        : LeftFactor<float>{a.data(), a.cols(), 1, a.rows()};
     multiply_panels(left, right, alpha, beta, c.data(), c.cols());
 }
 

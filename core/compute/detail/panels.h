@@ -52,8 +52,8 @@ private:
     AlignedArray<Term> terms_;
 };
 
-/// A left factor where it lies: element (r, k) at data[r · row + k · step], or, where `tile` is not 0, in tiles of
-/// k_tile_rows rows: at data[r / k_tile_rows · tile + r % k_tile_rows · row + k · step].
+/// A left factor where it lies: element (r, k) at data[r · row + k · step], or, where `tile` is not 0, in
+/// tiles of k_tile_rows rows: at data[r / k_tile_rows · tile + r % k_tile_rows · row + k · step].
 template <class Term>
 struct LeftFactor {
     const Term* data = nullptr;

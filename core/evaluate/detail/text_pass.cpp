@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/evaluate/detail/text_pass.h"
 
+#include "core/evaluate/simulated_pass.h"
+
 #include <algorithm>
 
 namespace rankscope::detail {
@@ -110,6 +112,16 @@ Result<HiddenStates> final_states(const Model& model, const WeightSource& weight
     if (auto done = stream_blocks(model, weights, windows, *states, {}, backend, monitor); !done)
         return done.error();
     return states;
+}
+
+Result<HiddenStates> evaluated_states(const Model& model, const WeightSource& weights,
+                                      const TokenWindows& windows, const PerplexityOptions& options,
+                                      int passes, Backend& backend, Monitor& monitor)
+{
+    if (options.simulation)
+        return simulated_states(model, weights, windows, *options.simulation, options.memory_budget_bytes,
+                                backend, monitor);
+    return final_states(model, weights, windows, options.memory_budget_bytes, passes, backend, monitor);
 }
 
 Index logit_rows(const Model& model)

@@ -31,6 +31,11 @@ Result<HiddenStates> final_states(const Model& model, const WeightSource& weight
                                   const TokenWindows& windows, std::uint64_t memory_budget_bytes, int passes,
                                   Backend& backend, Monitor& monitor);
 
+/// The same for what is evaluated: with rounded activations where the options say so.
+Result<HiddenStates> evaluated_states(const Model& model, const WeightSource& weights,
+                                      const TokenWindows& windows, const PerplexityOptions& options,
+                                      int passes, Backend& backend, Monitor& monitor);
+
 /// Rows of logits that are held at a time.
 Index logit_rows(const Model& model);
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/run/detail/block_execution.h"
 
-#include "core/base/atomic_file.h"
 #include "core/base/byte_size.h"
 #include "core/calibration/streaming_pass.h"
 #include "core/methods/block_reconstruction.h"
 #include "core/methods/learned_method.h"
+#include "core/run/block_curves.h"
 #include "core/run/detail/layer_file.h"
 
 #include <fmt/format.h>
@@ -20,7 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-constexpr char k_curves_name[] = "curves";
 constexpr int k_simulated_bits = 8;
 
 std::string text_or(const LayerPlan& row, std::string_view name)
@@ -34,6 +33,12 @@ std::string text_or(const LayerPlan& row, std::string_view name)
 LearnedKind kind_of(const LayerPlan& row)
 {
     return row.method == "lrq" ? LearnedKind::Lrq : LearnedKind::FlexRound;
+}
+
+std::string duration_text(double seconds)
+{
+    return seconds < 90.0 ? fmt::format("{:.0f} seconds", std::max(1.0, seconds))
+                          : fmt::format("{:.3g} minutes", seconds / 60.0);
 }
 
 /// "block 3 of 30: learn", with the monitor's own cancel.
@@ -67,6 +72,7 @@ struct BlockWork {
     BlockWeights compressed;
     std::vector<Learned> learned;
     std::set<std::string> layers; ///< learned and not finished
+    ActivationRanges ranges;      ///< static ones, where the block is learned with such
 };
 
 class BlockExecution {
@@ -89,11 +95,14 @@ private:
     BlockQuantizers quantizers(BlockWork& work, HiddenStates& inputs);
     BlockWeights starting_weights(BlockWork& work);
     void advance(const BlockWork& work, const BlockWeights& weights, const BlockQuantizers& quantizers,
-                 HiddenStates& states);
+                 HiddenStates& states)
+    {
+        advance_states(work.block, weights, quantizers, states, windows_.length, windows_.count(), backend_,
+                       monitor_);
+    }
     Status learn(BlockWork& work, const BlockQuantizers& quantizers, HiddenStates& inputs,
                  HiddenStates& targets);
     Status save(BlockWork& work, const std::string& layer, double seconds);
-    Status save_curve(const BlockWork& work, const ReconstructionReport& report);
     void tell(const std::string& layer, LayerState state, const std::string& message = {}) const
     {
         if (events_.layer_changed)
@@ -178,8 +187,9 @@ Status BlockExecution::check_size()
                                  format_byte_size(all.bytes), format_byte_size(options_.memory_budget_bytes)),
                      {},
                      "Raise --memory, or lower --samples, --length or batch"};
-    monitor_.warn(fmt::format("Learning {} blocks takes about {:.3g} minutes and {} of memory.", sizes.size(),
-                              all.seconds / 60.0, format_byte_size(all.bytes)));
+    monitor_.warn(fmt::format("Learning {} {} takes about {} and {} of memory.", sizes.size(),
+                              sizes.size() == 1 ? "block" : "blocks", duration_text(all.seconds),
+                              format_byte_size(all.bytes)));
     return {};
 }
 
@@ -213,7 +223,7 @@ Result<BlockWork> BlockExecution::load(int number)
     auto block = DifferentiableBlock::load(model_, number, backend_);
     if (!block)
         return block.error();
-    BlockWork work{number, std::move(*block), {}, {}, {}, {}};
+    BlockWork work{number, std::move(*block), {}, {}, {}, {}, {}};
     for (const BlockPart& part : block_parts(model_, number)) {
         const LayerPlan* row = plan_.find(part.layer->name);
         auto original = model_.weight(*part.layer);
@@ -249,8 +259,8 @@ BlockWeights BlockExecution::starting_weights(BlockWork& work)
     return weights;
 }
 
-/// The block's activation rounding, as its first learned row has it. Static ranges are those of the block
-/// before it is learned, on the compressed stream.
+/// The block's activation rounding, as its learned rows have it. Static ranges are those of the block before
+/// it is learned, on the compressed stream.
 BlockQuantizers BlockExecution::quantizers(BlockWork& work, HiddenStates& inputs)
 {
     BlockQuantizers result;
@@ -261,61 +271,10 @@ BlockQuantizers BlockExecution::quantizers(BlockWork& work, HiddenStates& inputs
     result.input = result.keys_values;
     if (how != "a8kv8-static")
         return result;
-    std::map<LinearRole, std::pair<double, double>> ranges;
-    result.input = [&ranges, this](LinearRole role, const Buffer& x) {
-        const Matrix values = backend_.download(x);
-        auto& [low, high] = ranges[role];
-        low = std::min(low, static_cast<double>(values.minCoeff()));
-        high = std::max(high, static_cast<double>(values.maxCoeff()));
-        return x;
-    };
-    const BlockWeights start = starting_weights(work);
-    const Index step = windows_per_batch(windows_.length);
-    for (Index first = 0; first < windows_.count() - held_out_; first += step) {
-        monitor_.throw_if_cancelled();
-        const Index count = std::min(step, windows_.count() - held_out_ - first);
-        const Buffer x = backend_.upload(inputs.rows(first * windows_.length, count * windows_.length));
-        static_cast<void>(work.block.forward(x, windows_.length, start, result, nullptr, backend_));
-    }
-    result.input = static_quantizer(k_simulated_bits, ranges, backend_);
+    work.ranges = activation_ranges(work.block, starting_weights(work), k_simulated_bits, inputs,
+                                    windows_.length, windows_.count() - held_out_, backend_, monitor_);
+    result.input = static_quantizer(k_simulated_bits, work.ranges, backend_);
     return result;
-}
-
-void BlockExecution::advance(const BlockWork& work, const BlockWeights& weights,
-                             const BlockQuantizers& quantizers, HiddenStates& states)
-{
-    const Index step = windows_per_batch(windows_.length);
-    for (Index first = 0; first < windows_.count(); first += step) {
-        monitor_.throw_if_cancelled();
-        const Index count = std::min(step, windows_.count() - first);
-        auto rows = states.rows(first * windows_.length, count * windows_.length);
-        rows = backend_.download(work.block.forward(backend_.upload(rows), windows_.length, weights,
-                                                    quantizers, nullptr, backend_));
-        states.release(first * windows_.length, count * windows_.length);
-    }
-}
-
-Status BlockExecution::save_curve(const BlockWork& work, const ReconstructionReport& report)
-{
-    Json points(Json::Array{});
-    for (const LossPoint& point : report.curve) {
-        Json entry;
-        entry.set("step", std::int64_t{point.step});
-        entry.set("training", point.training);
-        entry.set("held_out", point.held_out < 0.0 ? Json() : Json(point.held_out));
-        points.push_back(std::move(entry));
-    }
-    Json json;
-    json.set("format", "rankscope.curve");
-    json.set("block", work.number);
-    json.set("best_step", std::int64_t{report.best_step});
-    json.set("learning_rate", report.learning_rate);
-    json.set("halvings", std::int64_t{report.halvings});
-    json.set("curve", std::move(points));
-    std::error_code problem;
-    fs::create_directories(folder_ / k_curves_name, problem);
-    return write_text_file(folder_ / k_curves_name / fmt::format("{:03}.json", work.number),
-                           json.dump(2) + "\n", true);
 }
 
 /// The parts of one layer, put together; file first, row second.
@@ -405,7 +364,9 @@ Status BlockExecution::learn(BlockWork& work, const BlockQuantizers& quantizers,
         reconstruction_options(row->parameters, plan_.seed + static_cast<std::uint64_t>(work.number)),
         backend_, monitor);
     monitor_.throw_if_cancelled();
-    if (auto saved = save_curve(work, report); !saved)
+    if (auto saved = write_block_curve(folder_, {work.number, report.curve, report.best_step,
+                                                 report.learning_rate, report.halvings, work.ranges});
+        !saved)
         return saved;
     const double seconds =
         std::chrono::duration<double>(Clock::now() - start).count() / static_cast<double>(work.layers.size());
@@ -452,17 +413,44 @@ Status BlockExecution::run()
 
 } // namespace
 
+namespace {
+
+/// Linears of one block go down one gradient: what belongs to the descent must be the same in their rows.
+Status check_together(const LayerPlan& first, const LayerPlan& row)
+{
+    for (const std::string_view name : {"steps", "learning_rate", "batch", "simulate"}) {
+        const ParameterValue& one = first.parameters.values().find(name)->second;
+        const ParameterValue& other = row.parameters.values().find(name)->second;
+        if (one != other)
+            return usage_error(
+                fmt::format("layers of one block learn together, but {} is {} here and {} in {}", name,
+                            to_string(other), to_string(one), first.layer),
+                row.layer, "Give both rows the same value");
+    }
+    return {};
+}
+
+} // namespace
+
 bool learns_from_blocks(const LayerPlan& row) { return text_or(row, "objective") == "block"; }
 
 Status check_block_rows(const Model& model, const Plan& plan, const RunOptions& options)
 {
+    std::map<int, const LayerPlan*> first;
     for (const LayerPlan& row : plan.rows) {
         if (!row.include || !learns_from_blocks(row))
             continue;
         if (options.text.empty())
             return usage_error("objective=block learns from text, and none was given", row.layer,
                                "Give one with --text, or choose objective=layer");
+        if (model.rotation())
+            return usage_error(
+                "objective=block takes blocks by themselves, but a rotated model turns activations "
+                "between their products",
+                row.layer, "Choose objective=layer, or compress the model before its rotation");
         const LinearLayer& layer = *model.find_linear(row.layer);
+        if (auto agree = check_together(*first.emplace(layer.block, &row).first->second, row); !agree)
+            return agree;
         if (!model.architecture().block_names(model.config(), layer.block).router.empty())
             return usage_error(
                 "objective=block is for blocks with one MLP; this one routes tokens among experts", row.layer,

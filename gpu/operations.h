@@ -3,7 +3,9 @@
 
 #include "core/compute/host_fallback_backend.h"
 #include "gpu/recorder.h"
+#include "gpu/vulkan_backend.h"
 
+#include <atomic>
 #include <limits>
 #include <map>
 #include <mutex>
@@ -79,7 +81,12 @@ public:
     void silu_multiply(Buffer& gate, const Buffer& up) override;
     VectorD cross_entropy(const Buffer& logits, std::span<const Index> targets) override;
 
+    std::unique_ptr<ColumnAccumulator> column_accumulator(const ColumnOptions& options) override;
+
+    TransferCounts transfers() const;
+
 protected:
+    void settle(const Buffer& buffer) override;
     void assign(Buffer& target, const Buffer& host_buffer) override;
 
 private:
@@ -87,6 +94,13 @@ private:
         Binding binding;
         std::uint32_t base = 0; ///< element of the binding at which the part starts
     };
+    /// A part of a float64 Gram matrix that is still on the device: alpha · (high + low), lower triangle.
+    struct PairSum {
+        std::weak_ptr<BufferStorage> target;
+        double alpha = 1.0;
+        Buffer high, low;
+    };
+    class Columns;
     struct RopeTable {
         Index sequence_length = 0;
         double attention_factor = 0.0;
@@ -135,6 +149,8 @@ private:
     void gram_tile(const GramTask& task, Index i0, Index j0, Index k0, Index rows, Index cols, Index terms);
     void mirror(const Buffer& c);
     void gram_double(double alpha, const Buffer& x, Transpose tx, double beta, Buffer& c);
+    void gram_pair(const Buffer& x, Transpose tx, const PairSum& sum, bool continued);
+    void add_pair_sum(const PairSum& sum, double beta, Buffer& c);
     void scale(Buffer& x, const VectorD& factors, bool by_column);
     std::shared_ptr<DeviceRange> hadamard_base(Index n, Transpose transpose);
     void butterflies(Buffer& x, Index segment);
@@ -153,6 +169,9 @@ private:
     std::mutex cache_mutex_;
     std::map<std::pair<Index, bool>, std::shared_ptr<DeviceRange>> hadamard_bases_;
     RopeTable rope_table_;
+    std::mutex pair_mutex_;
+    std::map<const BufferStorage*, PairSum> pair_sums_; ///< by the matrix that they belong to
+    std::atomic<std::uint64_t> uploads_{0}, uploaded_bytes_{0}, downloads_{0}, downloaded_bytes_{0};
 };
 
 /// Throws BackendFailure(Internal): a caller broke the contract of `operation`.

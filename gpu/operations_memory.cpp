@@ -91,6 +91,8 @@ VulkanBackend::View VulkanBackend::whole(const std::shared_ptr<DeviceRange>& ran
 /// Fills a range that no recorded command touches yet.
 void VulkanBackend::write(const std::shared_ptr<DeviceRange>& target, const void* source, VkDeviceSize bytes)
 {
+    ++uploads_;
+    uploaded_bytes_ += bytes;
     if (target->mapped() != nullptr) {
         std::memcpy(target->mapped(), source, bytes);
         return;
@@ -106,6 +108,8 @@ void VulkanBackend::write(const std::shared_ptr<DeviceRange>& target, const void
 /// Waits for what is recorded and copies the content out.
 void VulkanBackend::read(const std::shared_ptr<DeviceRange>& source, void* target, VkDeviceSize bytes)
 {
+    ++downloads_;
+    downloaded_bytes_ += bytes;
     if (source->mapped() != nullptr) {
         recorder_->finish();
         std::memcpy(target, source->mapped(), bytes);
@@ -118,6 +122,11 @@ void VulkanBackend::read(const std::shared_ptr<DeviceRange>& source, void* targe
         recorder_->finish();
         std::memcpy(static_cast<std::byte*>(target) + done, staging->mapped(), part);
     }
+}
+
+TransferCounts VulkanBackend::transfers() const
+{
+    return {uploads_, uploaded_bytes_, downloads_, downloaded_bytes_};
 }
 
 std::shared_ptr<DeviceRange> VulkanBackend::uploaded(const void* source, VkDeviceSize bytes)
@@ -163,7 +172,7 @@ Buffer VulkanBackend::upload(const Eigen::Ref<const MatrixD>& matrix) { return h
 Matrix VulkanBackend::download(const Buffer& buffer)
 {
     if (buffer.precision() == Precision::Float64)
-        return host().download(buffer);
+        return host().download(to_host(buffer));
     Matrix matrix(buffer.rows(), buffer.cols());
     if (!buffer.empty())
         read(range_of(buffer), matrix.data(), bytes_of(buffer.size()));
@@ -173,7 +182,7 @@ Matrix VulkanBackend::download(const Buffer& buffer)
 MatrixD VulkanBackend::download_double(const Buffer& buffer)
 {
     if (buffer.precision() == Precision::Float64)
-        return host().download_double(buffer);
+        return host().download_double(to_host(buffer));
     return download(buffer).cast<double>();
 }
 
@@ -189,7 +198,7 @@ Buffer VulkanBackend::convert(const Buffer& buffer, Precision precision)
 Buffer VulkanBackend::copy(const Buffer& buffer)
 {
     if (buffer.precision() == Precision::Float64)
-        return host().copy(buffer);
+        return host().copy(to_host(buffer));
     return rows_of(buffer, 0, buffer.rows());
 }
 

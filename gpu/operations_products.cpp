@@ -153,6 +153,7 @@ struct VulkanBackend::GramTask {
     Transpose tx = Transpose::No;
     Index n = 0, k = 0;
     float alpha = 1.0F, beta = 0.0F;
+    bool continued = false; ///< c and low hold an earlier part of the sum
 };
 
 void VulkanBackend::gram_lower(const GramTask& task)
@@ -188,7 +189,7 @@ void VulkanBackend::gram_tile(const GramTask& task, Index i0, Index j0, Index k0
     const View b = view(task.x.range, b_first, b_count, Access::Read);
     const View c = view(task.c.range, c_first, c_count, Access::ReadWrite);
     const View low = pair ? view(task.low.range, c_first, c_count, Access::ReadWrite) : c;
-    const std::uint32_t flags = (flip ? 1U : 2U) | (k0 > 0 ? 4U : 0U);
+    const std::uint32_t flags = (flip ? 1U : 2U) | (k0 > 0 || task.continued ? 4U : 0U);
     const float beta = k0 == 0 ? task.beta : 1.0F;
     const GramPush push{{u32(rows), u32(cols), u32(terms), u32(task.x.stride), u32(task.x.stride),
                          u32(task.c.stride), a.base, b.base, c.base, flags, task.alpha, beta},
@@ -242,7 +243,8 @@ void VulkanBackend::gram(double alpha, const Buffer& x, Transpose tx, double bet
     require(c.rows() == n && c.cols() == n, "gram", "the result has another shape than the product");
     require(x.precision() == c.precision() || x.precision() == Precision::Float32, "gram",
             "a float64 matrix needs a float64 result");
-    if (c.precision() == Precision::Float64 && fits({&x})) {
+    const bool row_fits = static_cast<VkDeviceSize>(n) * sizeof(float) <= binding_limit_ - k_range_alignment;
+    if (c.precision() == Precision::Float64 && fits({&x}) && n > 0 && row_fits) {
         gram_double(alpha, x, tx, beta, c);
         return;
     }
@@ -261,32 +263,74 @@ void VulkanBackend::gram(double alpha, const Buffer& x, Transpose tx, double bet
     mirror(c);
 }
 
-/// The products on the device, as pairs of floats; c lives on the host in float64 and takes their sum.
+/// c lives on the host in float64. A sum that goes on (beta = 1) stays on the device as pairs of floats until
+/// somebody looks at c, so that the moments of many batches come back once.
 void VulkanBackend::gram_double(double alpha, const Buffer& x, Transpose tx, double beta, Buffer& c)
 {
-    const Index n = c.rows();
-    const Buffer high = new_buffer(n, n);
-    const Buffer low = new_buffer(n, n);
-    if (!fits({&high})) {
-        HostFallbackBackend::gram(alpha, x, tx, beta, c);
+    const auto new_sum = [&] {
+        return PairSum{c.shared_storage(), alpha, new_buffer(c.rows(), c.rows()),
+                       new_buffer(c.rows(), c.rows())};
+    };
+    if (beta != 1.0) {
+        settle(c);
+        const PairSum sum = new_sum();
+        gram_pair(x, tx, sum, false);
+        add_pair_sum(sum, beta, c);
         return;
     }
+    const std::lock_guard lock(pair_mutex_);
+    std::erase_if(pair_sums_, [](const auto& entry) { return entry.second.target.expired(); });
+    const auto found = pair_sums_.find(c.storage());
+    if (found != pair_sums_.end() && found->second.alpha == alpha) {
+        gram_pair(x, tx, found->second, true);
+        return;
+    }
+    if (found != pair_sums_.end())
+        add_pair_sum(found->second, 1.0, c);
+    PairSum& sum = pair_sums_[c.storage()] = new_sum();
+    gram_pair(x, tx, sum, false);
+}
+
+void VulkanBackend::gram_pair(const Buffer& x, Transpose tx, const PairSum& sum, bool continued)
+{
+    const Index n = sum.high.rows();
     gram_lower({{range_of(x), 0, x.cols()},
-                {range_of(high), 0, n},
-                {range_of(low), 0, n},
+                {range_of(sum.high), 0, n},
+                {range_of(sum.low), 0, n},
                 tx,
                 n,
-                tx == Transpose::No ? x.cols() : x.rows()});
-    const Matrix high_part = download(high);
-    const Matrix low_part = download(low);
-    MatrixD sum(n, n); // only the lower triangle was computed
+                tx == Transpose::No ? x.cols() : x.rows(),
+                1.0F,
+                0.0F,
+                continued});
+}
+
+/// c = alpha · sum + beta · c on the host.
+void VulkanBackend::add_pair_sum(const PairSum& sum, double beta, Buffer& c)
+{
+    const Index n = c.rows();
+    const Matrix high = download(sum.high);
+    const Matrix low = download(sum.low);
+    MatrixD whole(n, n); // only the lower triangle was computed
     for (Index i = 0; i < n; ++i) {
-        for (Index j = 0; j <= i; ++j) {
-            const double value = static_cast<double>(high_part(i, j)) + static_cast<double>(low_part(i, j));
-            sum(i, j) = sum(j, i) = value;
-        }
+        for (Index j = 0; j <= i; ++j)
+            whole(i, j) = whole(j, i) = static_cast<double>(high(i, j)) + static_cast<double>(low(i, j));
     }
-    host().add_scaled(alpha, host().upload(sum), beta, c);
+    host().add_scaled(sum.alpha, host().upload(whole), beta, c);
+}
+
+void VulkanBackend::settle(const Buffer& buffer)
+{
+    const std::lock_guard lock(pair_mutex_);
+    const auto found = pair_sums_.find(buffer.storage());
+    if (found == pair_sums_.end())
+        return;
+    const PairSum sum = std::move(found->second);
+    pair_sums_.erase(found);
+    if (sum.target.expired())
+        return;
+    Buffer target = buffer;
+    add_pair_sum(sum, 1.0, target);
 }
 
 Index VulkanBackend::rows_per_binding(Index stride) const

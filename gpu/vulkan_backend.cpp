@@ -47,14 +47,13 @@ bool VulkanBackend::supports(Op op) const
     case Op::Rope:
     case Op::Attention:
     case Op::GatedActivation:
+    case Op::ColumnStatistics:
         return true;
     case Op::Cholesky:
     case Op::TriangularSolve:
     case Op::SymmetricEigen:
     case Op::Orthonormalize:
         return false; // float64 on the host
-    case Op::ColumnStatistics:
-        return false;
     }
     return false;
 }
@@ -120,6 +119,12 @@ Result<std::unique_ptr<Backend>> make_vulkan_backend(int index, const VulkanOpti
     } catch (const BackendFailure& failure) {
         return failure.error().in(id);
     }
+}
+
+TransferCounts transfer_counts(const Backend& backend)
+{
+    const auto* vulkan = dynamic_cast<const gpu::VulkanBackend*>(&backend);
+    return vulkan ? vulkan->transfers() : TransferCounts{};
 }
 
 std::vector<std::string> validation_messages() { return gpu::collected_validation_messages(); }

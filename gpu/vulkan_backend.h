@@ -44,6 +44,14 @@ struct VulkanOptions {
 /// A backend on one device. Errors: NoDevice (no such index, not usable), NoSpace.
 Result<std::unique_ptr<Backend>> make_vulkan_backend(int index, const VulkanOptions& options = {});
 
+/// Matrices and tables that went over, and came back, since a backend was made.
+struct TransferCounts {
+    std::uint64_t uploads = 0, uploaded_bytes = 0;
+    std::uint64_t downloads = 0, downloaded_bytes = 0;
+};
+/// Of a Vulkan backend; nothing of another one.
+TransferCounts transfer_counts(const Backend& backend);
+
 /// Messages of the validation layers since the process started (also those at device destruction); tests
 /// require none.
 std::vector<std::string> validation_messages();

@@ -180,6 +180,8 @@ private:
                                             {folder.path(), mapped, progress.generation});
         if (!states)
             return states.error();
+        if (!mapped) // they fit --memory
+            states->stay_on_device(backend_);
         std::unique_ptr<BlockMoments> moments;
         PassEvents events;
         events.block_begins = [&](int block) -> Status {
@@ -196,11 +198,12 @@ private:
             return moments->add_output(first_window, hidden);
         };
         events.block_ends = [&](int block) {
-            return moments->write(folder.path() / block_file(block), [&](Index token) {
-                return Eigen::RowVectorXf(states->next_rows(token, 1).row(0));
-            });
+            return moments->write(folder.path() / block_file(block),
+                                  [&](Index token) { return states->result_row(token); });
         };
-        events.block_finished = [&](int block) {
+        events.block_finished = [&](int block) -> Status {
+            if (!states->saved() && block + 1 < static_cast<int>(blocks_.size()))
+                return {}; // still on the device: a resumed pass does this block again
             progress.finished_blocks = block + 1;
             progress.generation = states->generation();
             return folder.record(progress);

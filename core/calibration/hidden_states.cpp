@@ -143,6 +143,11 @@ HiddenStates& HiddenStates::operator=(HiddenStates&& other) noexcept
     std::swap(width_, other.width_);
     std::swap(memory_, other.memory_);
     std::swap(files_, other.files_);
+    std::swap(device_, other.device_);
+    std::swap(resident_, other.resident_);
+    std::swap(save_interval_, other.save_interval_);
+    std::swap(last_saved_, other.last_saved_);
+    std::swap(saved_, other.saved_);
     std::swap(folder_, other.folder_);
     std::swap(durable_, other.durable_);
     std::swap(current_, other.current_);
@@ -193,13 +198,63 @@ Status HiddenStates::read_generation(int generation)
     return errno_error("read the hidden states", generation_file(folder_, generation).string());
 }
 
+void HiddenStates::stay_on_device(Backend& backend, std::chrono::milliseconds save_interval)
+{
+    if (backend.host_matrix(backend.allocate(1, 1)) != nullptr)
+        return;
+    device_ = &backend;
+    save_interval_ = save_interval;
+    last_saved_ = std::chrono::steady_clock::now();
+}
+
+Buffer HiddenStates::batch(Index first, Index count, Backend& backend)
+{
+    const auto found = resident_.find(first);
+    return found != resident_.end() ? found->second : backend.upload(rows(first, count));
+}
+
+void HiddenStates::set_batch(Index first, const Buffer& hidden, Backend& backend)
+{
+    if (device_ != nullptr) {
+        resident_[first] = hidden;
+        return;
+    }
+    next_rows(first, hidden.rows()) = backend.download(hidden);
+    release(first, hidden.rows());
+}
+
+Eigen::RowVectorXf HiddenStates::result_row(Index token)
+{
+    if (resident_.empty())
+        return next_rows(token, 1).row(0);
+    const auto& [first, hidden] = *std::prev(resident_.upper_bound(token));
+    return device_->download(device_->rows_of(hidden, token - first, 1)).row(0);
+}
+
+void HiddenStates::bring_back()
+{
+    for (const auto& [first, hidden] : resident_) {
+        next_rows(first, hidden.rows()) = device_->download(hidden);
+        release(first, hidden.rows());
+    }
+}
+
 Status HiddenStates::finish_block()
 {
+    saved_ = false;
     if (!durable_)
         return {};
+    if (device_ != nullptr) {
+        const auto now = std::chrono::steady_clock::now();
+        if (now - last_saved_ < save_interval_)
+            return {};
+        last_saved_ = now;
+        bring_back();
+    }
     if (auto written = write_generation(1 - current_); !written)
         return written;
     current_ = 1 - current_;
+    saved_ = true;
     return {};
 }
 

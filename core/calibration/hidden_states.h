@@ -2,16 +2,18 @@
 #pragma once
 
 #include "core/base/result.h"
-#include "core/tensor/matrix.h"
+#include "core/compute/backend.h"
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 
 namespace rankscope {
 
 /// The hidden states of all tokens of a text between two blocks: tokens × hidden size, float32, in memory or
-/// in mapped scratch files. Movable; one thread at a time.
+/// in mapped scratch files, or on the device that computes them. Movable; one thread at a time.
 class HiddenStates {
 public:
     static Result<HiddenStates> in_memory(Index tokens, Index width);
@@ -31,6 +33,11 @@ public:
     static Result<HiddenStates> durable(Index tokens, Index width, const Durable& options);
     static std::filesystem::path generation_file(const std::filesystem::path& folder, int generation);
 
+    /// From now on set_batch() leaves the states where `backend` computes, unless that is the host's own memory. They
+    /// come back by bring_back(), and durable ones to be saved: at the first end of a block so long after the last time.
+    void stay_on_device(Backend& backend,
+                        std::chrono::milliseconds save_interval = std::chrono::seconds(60));
+
     HiddenStates(HiddenStates&& other) noexcept;
     HiddenStates& operator=(HiddenStates&& other) noexcept;
     ~HiddenStates();
@@ -42,9 +49,19 @@ public:
     Eigen::Map<Matrix> rows(Index first, Index count);
     /// Where its result goes: the same memory unless the files are mapped and durable.
     Eigen::Map<Matrix> next_rows(Index first, Index count);
+    /// What the next block reads of these tokens, on the backend. The block may work in place.
+    Buffer batch(Index first, Index count, Backend& backend);
+    /// Its result, for tokens from `first` on; a batch that was put here once comes in the same cut again.
+    void set_batch(Index first, const Buffer& hidden, Backend& backend);
+    /// One row of the result, before finish_block().
+    Eigen::RowVectorXf result_row(Index token);
+    /// States on a device become rows().
+    void bring_back();
+
     /// The result of a block is complete: it becomes what the next one reads, and is on the drive where it is
-    /// durable.
+    /// durable and was not left on the device.
     Status finish_block();
+    bool saved() const { return saved_; } ///< whether the last finish_block() left it on the drive
     int generation() const { return current_; } ///< of durable states: the file that holds rows()
     /// These rows are not needed for now: lets a file's pages leave this process's memory.
     void release(Index first, Index count);
@@ -67,6 +84,11 @@ private:
     Index width_ = 0;
     Matrix memory_;
     std::array<File, 2> files_;
+    Backend* device_ = nullptr;        ///< where the states stay; null: on the host
+    std::map<Index, Buffer> resident_; ///< by their first token
+    std::chrono::milliseconds save_interval_{};
+    std::chrono::steady_clock::time_point last_saved_;
+    bool saved_ = false;
     std::filesystem::path folder_; ///< of durable states
     bool durable_ = false;
     int current_ = 0;

@@ -114,8 +114,7 @@ Status StreamingPass::embed(HiddenStates& states)
         auto embedded = rankscope::embed(model_, windows_.range(first, count), windows_.length, backend_);
         if (!embedded)
             return embedded.error();
-        states.next_rows(first_token(first), first_token(count)) = backend_.download(*embedded);
-        states.release(first_token(first), first_token(count));
+        states.set_batch(first_token(first), *embedded, backend_);
         return {};
     });
     release_pages(model_, embedding_tensors(model_));
@@ -146,12 +145,11 @@ Status StreamingPass::run_block(int block, const PassStream& stream, const PassE
             if (events.input && seen)
                 seen = events.input(block, first, group, x, rows);
         };
-        Buffer hidden = backend_.upload(stream.states.rows(first_token(first), first_token(count)));
+        Buffer hidden = stream.states.batch(first_token(first), first_token(count), backend_);
         loaded->forward(hidden, windows_.length, backend_, observer);
         if (seen && events.output)
             seen = events.output(block, first, hidden);
-        stream.states.next_rows(first_token(first), first_token(count)) = backend_.download(hidden);
-        stream.states.release(first_token(first), first_token(count));
+        stream.states.set_batch(first_token(first), hidden, backend_);
         return seen;
     });
     if (done && events.block_ends)

@@ -51,9 +51,9 @@ struct PassEvents {
         input;
     /// What the block made of these windows.
     std::function<Status(int block, Index first_window, const Buffer& hidden)> output;
-    /// The result stands in HiddenStates::next_rows, and finish_block() comes next.
+    /// HiddenStates::result_row gives the result, and finish_block() comes next.
     std::function<Status(int block)> block_ends;
-    /// The result stands in HiddenStates::rows, on the drive where the states are durable.
+    /// The result is what the next block reads; HiddenStates::saved() says whether it is on the drive.
     std::function<Status(int block)> block_finished;
 };
 
@@ -100,7 +100,8 @@ private:
 };
 
 /// Embeds the windows and sends them through all blocks, or from `first_block` on with states that are its
-/// input. `states` ends as the input of the final norm. Errors: those of the weights and of the events.
+/// input. `states` ends as the input of the final norm (on a device until bring_back()). Errors: those of the weights
+/// and of the events.
 Status stream_blocks(const Model& model, const WeightSource& weights, const TokenWindows& windows,
                      HiddenStates& states, const PassEvents& events, Backend& backend, Monitor& monitor,
                      int first_block = 0);

@@ -33,7 +33,10 @@ HostFallbackBackend::HostFallbackBackend() : host_(make_cpu_backend()) {}
 
 Buffer HostFallbackBackend::to_host(const Buffer& buffer)
 {
-    return lives_on_host(buffer) ? buffer : host_->upload(download(buffer));
+    if (!lives_on_host(buffer))
+        return host_->upload(download(buffer));
+    settle(buffer);
+    return buffer;
 }
 
 Buffer HostFallbackBackend::from_host(const Buffer& buffer)
@@ -45,6 +48,7 @@ template <class Operation>
 void HostFallbackBackend::change(Buffer& target, bool reads_target, const Operation& operation)
 {
     if (lives_on_host(target)) {
+        settle(target);
         operation(target);
         return;
     }

@@ -70,6 +70,8 @@ protected:
     LearnedGrid to_host(const LearnedGrid& grid);
     /// A host buffer as one of this backend: float64 stays, float32 is uploaded.
     Buffer from_host(const Buffer& buffer);
+    /// Called before a float64 matrix is read or changed here: a device that holds a part of its sum adds it now.
+    virtual void settle(const Buffer&) {}
     /// Overwrites the content of `target` with a host buffer of the same shape.
     virtual void assign(Buffer& target, const Buffer& host_buffer) = 0;
 

@@ -35,6 +35,8 @@ constexpr std::array<KernelInfo, k_count> k_kernels{{
     {"silu_multiply", k_silu_multiply_words, 2},
     {"attention", k_attention_words, 4},
     {"cross_entropy", k_cross_entropy_words, 3},
+    {"column_sums", k_column_sums_words, 4},
+    {"row_extremes", k_row_extremes_words, 2},
 }};
 
 } // namespace

@@ -29,6 +29,8 @@ enum class Kernel : std::uint8_t {
     SiluMultiply,
     Attention,
     CrossEntropy,
+    ColumnSums,
+    RowExtremes,
     Count,
 };
 

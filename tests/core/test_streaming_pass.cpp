@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/calibration/quantized_activations.h"
 #include "core/calibration/streaming_pass.h"
+#include "tests/support/copying_backend.h"
 #include "tests/support/numbers.h"
 #include "tests/support/sample_model.h"
 #include "tests/support/test_monitor.h"
@@ -51,6 +52,8 @@ private slots:
     void pairs_follow_the_single_stream();
     void reports_stay_within_their_total();
     void goes_on_from_a_block();
+    void states_stay_on_a_device();
+    void states_on_a_device_are_saved_in_time();
 
 private:
     HiddenStates states() const
@@ -202,6 +205,61 @@ void TestStreamingPass::goes_on_from_a_block()
     QVERIFY(stream_blocks(*model_, *weights_, windows_, half, {}, *backend_, monitor, 2));
     QVERIFY(monitor.within_total());
     QCOMPARE(Matrix(half.rows(0, half.tokens())), Matrix(whole.rows(0, whole.tokens())));
+}
+
+void TestStreamingPass::states_stay_on_a_device()
+{
+    HiddenStates expected = states();
+    QVERIFY(stream_blocks(*model_, *weights_, windows_, expected, {}, *backend_, silent_monitor()));
+    test::CopyingBackend device;
+    for (Backend* backend : {static_cast<Backend*>(&device), backend_.get()}) {
+        HiddenStates here = states();
+        here.rows(0, here.tokens()).setConstant(-7.0F);
+        here.stay_on_device(*backend);
+        PassEvents events;
+        events.block_ends = [&](int) -> Status {
+            const Matrix row = here.result_row(k_length + 3);
+            return row.allFinite() && row.cols() == width() ? Status{} : bad_input("no row");
+        };
+        QVERIFY(stream_blocks(*model_, *weights_, windows_, here, events, *backend, silent_monitor()));
+        const bool stayed = backend == &device;
+        QCOMPARE(Matrix(here.rows(0, here.tokens())) == Matrix(expected.rows(0, expected.tokens())), !stayed);
+        QCOMPARE(Matrix(here.result_row(k_length + 3)), Matrix(expected.rows(k_length + 3, 1)));
+        here.bring_back();
+        QCOMPARE(Matrix(here.rows(0, here.tokens())), Matrix(expected.rows(0, expected.tokens())));
+    }
+}
+
+void TestStreamingPass::states_on_a_device_are_saved_in_time()
+{
+    test::CopyingBackend device;
+    HiddenStates expected = states();
+    QVERIFY(stream_blocks(*model_, *weights_, windows_, expected, {}, *backend_, silent_monitor()));
+    for (const bool mapped : {false, true}) {
+        for (const auto interval : {std::chrono::milliseconds(0), std::chrono::milliseconds(3'600'000)}) {
+            const QTemporaryDir folder;
+            auto durable = HiddenStates::durable(expected.tokens(), width(),
+                                                 {folder.path().toStdString(), mapped, -1});
+            QVERIFY(durable);
+            durable->stay_on_device(device, interval);
+            int saved = 0;
+            PassEvents events;
+            events.block_finished = [&](int) -> Status {
+                saved += durable->saved() ? 1 : 0;
+                return {};
+            };
+            QVERIFY(stream_blocks(*model_, *weights_, windows_, *durable, events, device, silent_monitor()));
+            const bool always = interval.count() == 0;
+            QCOMPARE(saved, always ? static_cast<int>(model_->config().blocks) : 0);
+            if (!always)
+                continue;
+            auto read = HiddenStates::durable(
+                expected.tokens(), width(), {folder.path().toStdString(), false, durable->generation()});
+            QVERIFY(read);
+            QCOMPARE(Matrix(read->rows(0, expected.tokens())),
+                     Matrix(expected.rows(0, expected.tokens())));
+        }
+    }
 }
 
 QTEST_GUILESS_MAIN(TestStreamingPass)

@@ -99,6 +99,7 @@ void add_subcommands(Program& program)
     add_sweep(program);
     add_devices(program);
     add_demo(program);
+    add_reference(program);
 }
 
 Result<Output> act(const Program& program, Session& session)

@@ -71,6 +71,7 @@ void add_smooth(Program& program);
 void add_sweep(Program& program);
 void add_devices(Program& program);
 void add_demo(Program& program);
+void add_reference(Program& program);
 
 /// Options that several subcommands have, worded once.
 CLI::Option* add_path(CLI::App* command, std::filesystem::path& path);

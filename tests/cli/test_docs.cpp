@@ -5,7 +5,10 @@
 #include <QDirIterator>
 #include <QFile>
 #include <QFileInfo>
+#include <QProcess>
 #include <QRegularExpression>
+#include <QStandardPaths>
+#include <QTemporaryDir>
 #include <QTest>
 
 using rankscope::test::run_cli;
@@ -30,10 +33,58 @@ private Q_SLOTS:
         QCOMPARE(page.mid(start + 1).trimmed(), QString::fromUtf8(printed.output).trimmed());
     }
 
+    void command_line_page_is_what_the_program_prints()
+    {
+        const auto printed = run_cli({"reference"});
+        QCOMPARE(printed.status, 0);
+        QCOMPARE(read(QStringLiteral(RANKSCOPE_SOURCE_DIR "/docs/cli.md")).trimmed(),
+                 QString::fromUtf8(printed.output).trimmed());
+    }
+
+    void completion_knows_commands_and_options()
+    {
+        const auto script = run_cli({"reference", "--format", "bash"});
+        QCOMPARE(script.status, 0);
+        const QTemporaryDir folder;
+        QFile file(folder.filePath("completion"));
+        QVERIFY(file.open(QIODevice::WriteOnly) && file.write(script.output) == script.output.size());
+        file.close();
+        const auto complete = [&](const char* words, int at) {
+            QProcess bash;
+            bash.start("bash", {"-c", QString("source %1; COMP_WORDS=(%2); COMP_CWORD=%3; _rankscope_cli; "
+                                              "echo \"${COMPREPLY[@]}\"")
+                                          .arg(file.fileName(), QString::fromLatin1(words))
+                                          .arg(at)});
+            return bash.waitForFinished() ? QString::fromUtf8(bash.readAllStandardOutput()).trimmed()
+                                          : QString();
+        };
+        QCOMPARE(complete("rankscope-cli calib", 1), QStringLiteral("calibrate"));
+        QCOMPARE(complete("rankscope-cli --json export model --form", 4), QStringLiteral("--format"));
+        QVERIFY(complete("rankscope-cli --th", 1) == QStringLiteral("--threads"));
+    }
+
+    void manual_page_is_well_formed()
+    {
+        const auto page = run_cli({"reference", "--format", "man"});
+        QCOMPARE(page.status, 0);
+        QVERIFY(page.output.contains(".TH RANKSCOPE") && page.output.contains(".SS calibrate"));
+        if (QStandardPaths::findExecutable("groff").isEmpty())
+            QSKIP("groff is not installed");
+        QProcess groff;
+        groff.start("groff", {"-man", "-ww", "-Kutf8", "-Tutf8", "-z"});
+        groff.write(page.output);
+        groff.closeWriteChannel();
+        QVERIFY(groff.waitForFinished());
+        QCOMPARE(groff.exitCode(), 0);
+        QCOMPARE(QString::fromUtf8(groff.readAllStandardError()), QString());
+    }
+
     void links_lead_somewhere()
     {
         const QDir root(QStringLiteral(RANKSCOPE_SOURCE_DIR));
-        QStringList pages = {root.filePath("README.md"), root.filePath("resources/sample/LICENSES.md")};
+        QStringList pages = {root.filePath("README.md"), root.filePath("CONTRIBUTING.md"),
+                             root.filePath("CHANGELOG.md"), root.filePath("SECURITY.md"),
+                             root.filePath("resources/sample/LICENSES.md")};
         QDirIterator walk(root.filePath("docs"), {"*.md"}, QDir::Files, QDirIterator::Subdirectories);
         while (walk.hasNext())
             pages << walk.next();

@@ -14,7 +14,7 @@ constexpr std::uint32_t k_fit_lanes = 64;
 void require_grid(const Buffer& w, const GridBuffers& grid, const char* operation)
 {
     require(has_bits(grid.grid.levels, grid.grid.bits), operation,
-            "a grid has 2 to 8 bits, NormalFloat 2 to 4");
+            "a grid has 2 to 8 bits, NormalFloat 2 to 4, K types 2 to 6");
     const Index groups = grid.grid.groups(w.cols());
     require(grid.scales.rows() == w.rows() && grid.scales.cols() == groups, operation,
             "scales have another shape");
@@ -22,11 +22,17 @@ void require_grid(const Buffer& w, const GridBuffers& grid, const char* operatio
             "zero points have another shape");
 }
 
+/// Grids that the kernels round to: value = scale · code.
+bool has_plain_steps(const ScalarGrid& grid)
+{
+    return grid.levels == GridLevels::Integers || grid.levels == GridLevels::MxInt;
+}
+
 } // namespace
 
 GridBuffers VulkanBackend::fit_grid(const Buffer& w, const UniformGrid& grid)
 {
-    require(has_bits(grid.levels, grid.bits), "fit_grid", "a grid has 2 to 8 bits, NormalFloat 2 to 4");
+    require(has_bits(grid.levels, grid.bits), "fit_grid", "a grid has 2 to 8 bits, NormalFloat 2 to 4, K types 2 to 6");
     // Searching for the best clipping and one range for a whole matrix stay with the host's float64, and so do
     // grids whose scale is no range.
     if (!fits({&w}) || grid.levels != GridLevels::Integers || grid.clip != ClipSearch::None || grid.group < 0)
@@ -82,7 +88,7 @@ void VulkanBackend::pack_grid(const GridBuffers& grid, const std::shared_ptr<Dev
 RoundedBuffers VulkanBackend::round_nearest(const Buffer& w, const GridBuffers& grid)
 {
     require_grid(w, grid, "round_nearest");
-    if (grid.grid.levels == GridLevels::NormalFloat || !fits({&w, &grid.scales, &grid.zeros}))
+    if (!has_plain_steps(grid.grid) || !fits({&w, &grid.scales, &grid.zeros}))
         return HostFallbackBackend::round_nearest(w, grid);
     const Index groups = grid.scales.cols();
     const auto packed = new_range(static_cast<VkDeviceSize>(2 * grid.scales.size()) * sizeof(float));
@@ -186,7 +192,7 @@ RoundedBuffers VulkanBackend::round_with_feedback(const Buffer& w, const Buffer&
             "round_with_feedback", "one group column per column is needed");
     const Index groups = grid.scales.cols();
     const auto grid_bytes = static_cast<VkDeviceSize>(w.cols() + 2 * grid.scales.size()) * sizeof(float);
-    if (grid.grid.levels == GridLevels::NormalFloat || !fits({&w, &feedback, &grid.scales, &grid.zeros})
+    if (!has_plain_steps(grid.grid) || !fits({&w, &feedback, &grid.scales, &grid.zeros})
         || grid_bytes > binding_limit_ || rows_per_binding(w.cols()) < k_panel)
         return HostFallbackBackend::round_with_feedback(w, feedback, grid, group_column);
 

@@ -45,11 +45,11 @@ enum class Op : std::uint8_t {
 /// Fitted grid of a matrix: one scale and zero point per row and group.
 struct GridBuffers {
     UniformGrid grid;
-    Buffer scales; ///< rows × groups, float32, > 0
-    Buffer zeros;  ///< rows × groups, float32 holding integers; 0 when symmetric
+    Buffer scales; ///< rows × groups, float32, > 0; symmetric K types: not 0
+    Buffer zeros;  ///< rows × groups, float32 holding integers; 0 when symmetric; K types: what scale · code is lowered by
 };
 
-/// A matrix rounded to a grid. values = scales · level(codes).
+/// A matrix rounded to a grid. values = scales · level(codes), less the minimum of a K type.
 struct RoundedBuffers {
     Buffer values; ///< rows × cols
     Buffer codes;  ///< rows × cols, float32 holding integers with the zero point subtracted

@@ -25,11 +25,13 @@ enum class GridLevels : std::uint8_t {
     Integers,    ///< the code itself
     NormalFloat, ///< 2^b quantiles of the normal distribution in [−1, 1] (normal_float.h)
     MxInt,       ///< the code itself; a sign and b − 1 bits, the scale a power of two (mx_int.h)
+    Kquant,      ///< the code itself; a GGUF K type, whose scales and minima share steps (kquant.h)
 };
 
 /// A scalar grid: value = scale · level(code), the zero point already subtracted from the code.
 /// Integers: asymmetric codes lie in [−z, 2^b − 1 − z], symmetric ones in [−2^(b−1), 2^(b−1) − 1] (methods-joint
 /// §1.1). The other levels are symmetric by themselves: `symmetric` is set, `rule` and the search mean nothing.
+/// Exception: Kquant of 2, 4 and 5 bits has unsigned codes and value = scale · code − zero, `symmetric` is not set.
 struct ScalarGrid {
     int bits = 4;              ///< 2…8
     Index group = 128;         ///< −1: one scale per matrix; 0: per row (output channel); g > 0: per g consecutive inputs

@@ -24,7 +24,7 @@ public:
 
     Status accepts(const Run& run, const Model& model) const override
     {
-        if (auto fits = check_complete(run, model); !fits)
+        if (auto fits = check_weights_alone(run, model); !fits)
             return fits;
         return check_gguf(model);
     }

@@ -26,14 +26,10 @@ public:
 
     Status accepts(const Run& run, const Model& model) const override
     {
-        if (auto fits = check_complete(run, model); !fits)
+        if (auto fits = check_weights_alone(run, model); !fits)
             return fits;
-        auto factors = has_factors(run);
-        if (!factors)
-            return factors.error();
-        if (!*factors)
-            return usage_error("no layer of this run has L·R, so there is nothing for an adapter to hold",
-                               run.path().string(), "Export as gguf");
+        if (auto factors = require_factors(run, "gguf"); !factors)
+            return factors;
         return check_gguf(model);
     }
 

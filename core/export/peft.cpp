@@ -36,12 +36,8 @@ public:
     {
         if (auto fits = check_exportable(run, model); !fits)
             return fits;
-        auto factors = has_factors(run);
-        if (!factors)
-            return factors.error();
-        if (!*factors)
-            return usage_error("no layer of this run has L·R, so there is nothing for an adapter to hold",
-                               run.path().string(), "Export as hf");
+        if (auto factors = require_factors(run, "hf"); !factors)
+            return factors;
         return check_adaptable(run, model);
     }
 

@@ -78,9 +78,10 @@ GridLevels levels_of(const Parameters& parameters)
     if (!values.contains("codebook"))
         return GridLevels::Integers;
     const std::string& codebook = parameters.text("codebook");
-    return codebook == "nf"      ? GridLevels::NormalFloat
-           : codebook == "mxint" ? GridLevels::MxInt
-                                 : GridLevels::Integers;
+    return codebook == "nf"       ? GridLevels::NormalFloat
+           : codebook == "mxint"  ? GridLevels::MxInt
+           : codebook == "kquant" ? GridLevels::Kquant
+                                  : GridLevels::Integers;
 }
 
 } // namespace
@@ -91,6 +92,11 @@ UniformGrid grid_of(const Parameters& parameters)
     grid.bits = static_cast<int>(parameters.integer("bits"));
     grid.group = parameters.integer("group");
     grid.levels = levels_of(parameters);
+    if (grid.levels == GridLevels::Kquant) {
+        grid.group = kquant_group(grid.bits);
+        grid.symmetric = !kquant_has_minimum(grid.bits);
+        return grid;
+    }
     if (grid.levels != GridLevels::Integers) {
         grid.symmetric = true;
         return grid;
@@ -108,22 +114,24 @@ UniformGrid grid_of(const Parameters& parameters)
 ParameterInfo scalar_codebook_parameter()
 {
     return choice_parameter(
-        "codebook", "Codebook", {"uniform", "nf", "mxint"},
+        "codebook", "Codebook", {"uniform", "nf", "mxint", "kquant"},
         "What Q is made of: steps of a uniform grid, NormalFloat levels (nf: 2 to 4 bits, usual group 64), "
-        "or "
-        "whole numbers with a shared exponent (mxint, usual group 32). With nf and mxint symmetric, sym_rule "
-        "and clip_search mean nothing.");
+        "whole numbers with a shared exponent (mxint, usual group 32), or GGUF's K types (kquant: 2 to 6 "
+        "bits are Q2_K to Q6_K, inputs in whole blocks of 256, group means nothing). Beyond uniform, symmetric, "
+        "sym_rule and clip_search mean nothing.");
 }
 
 std::vector<ParameterInfo> codebook_parameters()
 {
     return {
         choice_parameter(
-            "codebook", "Codebook", {"uniform", "e8p", "nf", "mxint"},
+            "codebook", "Codebook", {"uniform", "e8p", "nf", "mxint", "kquant"},
             "What Q is made of: steps of a uniform grid; points of the E8P lattice, eight weights at a time "
             "(e8p: 2 or 4 bits, one scale for the matrix, group means nothing); NormalFloat levels (nf: 2 to "
-            "4 bits, usual group 64); whole numbers with a shared exponent (mxint, usual group 32). Beyond "
-            "uniform, symmetric, sym_rule and clip_search mean nothing."),
+            "4 bits, usual group 64); whole numbers with a shared exponent (mxint, usual group 32); GGUF's K "
+            "types (kquant: 2 to 6 bits are Q2_K to Q6_K, inputs in whole blocks of 256, group means "
+            "nothing). "
+            "Beyond uniform, symmetric, sym_rule and clip_search mean nothing."),
         choice_parameter(
             "rht", "Rotation", {"auto", "true", "false"},
             "Rotates the layer by a random Hadamard transform on both sides, so that no channel stands "
@@ -135,7 +143,17 @@ std::string codebook_name(Codebook codebook, GridLevels levels)
 {
     if (codebook == Codebook::E8P)
         return "e8p";
-    return levels == GridLevels::NormalFloat ? "nf" : levels == GridLevels::MxInt ? "mxint" : "uniform";
+    switch (levels) {
+    case GridLevels::Integers:
+        return "uniform";
+    case GridLevels::NormalFloat:
+        return "nf";
+    case GridLevels::MxInt:
+        return "mxint";
+    case GridLevels::Kquant:
+        return "kquant";
+    }
+    return {};
 }
 
 Codebook codebook_of(const Parameters& parameters)
@@ -155,10 +173,14 @@ Status check_codebook(const Parameters& parameters)
     if (codebook_of(parameters) == Codebook::E8P && bits != 2 && bits != 4)
         return usage_error(fmt::format("the E8P codebook has 2 or 4 bits, not {}", bits), {},
                            "Choose 2 or 4 bits, or the uniform codebook.");
-    if (!has_bits(levels_of(parameters), static_cast<int>(bits)))
-        return usage_error(fmt::format("the NormalFloat codebook has 2 to 4 bits, not {}", bits), {},
-                           "Choose 2, 3 or 4 bits, or the uniform codebook.");
-    return {};
+    const GridLevels levels = levels_of(parameters);
+    if (has_bits(levels, static_cast<int>(bits)))
+        return {};
+    if (levels == GridLevels::Kquant)
+        return usage_error(fmt::format("the K types have 2 to 6 bits, not {}", bits), {},
+                           "Choose 2 to 6 bits, or the uniform codebook.");
+    return usage_error(fmt::format("the NormalFloat codebook has 2 to 4 bits, not {}", bits), {},
+                       "Choose 2, 3 or 4 bits, or the uniform codebook.");
 }
 
 ParameterInfo rank_parameter()

@@ -124,7 +124,7 @@ double quantization_scale(const RoundedLayer& layer, double weight_rms, Backend&
     if (!(weight_rms > 0.0))
         return 0.0;
     const double step =
-        layer.lattice ? layer.lattice->scales(0) : backend.download(layer.grid.scales).cast<double>().mean();
+        layer.lattice ? layer.lattice->scales(0) : backend.download(layer.grid.scales).cast<double>().cwiseAbs().mean();
     return step / weight_rms;
 }
 

@@ -2,6 +2,7 @@
 #include "core/plan/layer_plan.h"
 
 #include "core/base/atomic_file.h"
+#include "core/compute/kquant.h"
 #include "core/methods/common_parameters.h"
 #include "core/methods/method.h"
 #include "core/methods/rank_share.h"
@@ -97,6 +98,13 @@ Status check_row(const LayerPlan& row, const LinearLayer& layer)
                 fmt::format("Choose at most {}, or leave the layer out with --set '{}:include=false'",
                             limit.limit, row.layer));
     }
+    if (row.parameters.values().contains("codebook") && grid_of(row.parameters).levels == GridLevels::Kquant
+        && layer.in % k_kquant_block != 0)
+        return usage_error(
+            fmt::format("the K types are made of blocks of {} inputs, and this layer has {}", k_kquant_block,
+                        layer.in),
+            row.layer,
+            fmt::format("Choose another codebook for it, as with --set '{}:codebook=uniform'", row.layer));
     if (const std::int64_t group = integer_or(row.parameters, "group", 0); group < -1)
         return usage_error(
             fmt::format("group {} is no group size", group), row.layer,

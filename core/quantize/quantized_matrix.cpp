@@ -42,7 +42,8 @@ Matrix QuantizedMatrix::dequantize() const
     const Index width = grid.group_width(codes.cols());
     parallel_for(0, codes.rows(), [&](Index row) {
         for (Index col = 0; col < codes.cols(); ++col)
-            values(row, col) = scales(row, col / width) * grid_level(grid, codes(row, col));
+            values(row, col) = grid_value(grid, scales(row, col / width),
+                                          zeros.size() > 0 ? zeros(row, col / width) : 0.0F, codes(row, col));
     });
     return values;
 }

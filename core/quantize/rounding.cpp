@@ -101,7 +101,9 @@ struct TuneTask {
 
     float value(Index row, Index col, Index width) const
     {
-        return scales(row, col / width) * grid_level(grid, static_cast<int>(std::lrintf(codes(row, col))));
+        const Index group = col / width;
+        return grid_value(grid, scales(row, group), zeros(row, group),
+                          static_cast<int>(std::lrintf(codes(row, col))));
     }
 };
 
@@ -113,7 +115,7 @@ void tune_weight(TuneTask& task, Index row, Index k, const MatrixD& hessian,
     const Index group = k / task.grid.group_width(hessian.rows());
     const double diagonal = hessian(k, k);
     const float scale = task.scales(row, group);
-    if (!(diagonal > 0.0) || !(scale > 0.0F))
+    if (!(diagonal > 0.0) || scale == 0.0F)
         return;
     const auto level =
         static_cast<double>(grid_level(task.grid, static_cast<int>(std::lrintf(task.codes(row, k)))));

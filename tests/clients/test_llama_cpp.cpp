@@ -8,6 +8,7 @@
 #include "tests/support/export_support.h"
 #include "tests/support/sample_model.h"
 #include "tests/support/test_paths.h"
+#include "tests/support/wide_model.h"
 
 #include <QStandardPaths>
 #include <QtTest>
@@ -31,9 +32,23 @@ private slots:
     void initTestCase();
     void llama_cpp_agrees_data();
     void llama_cpp_agrees();
+    void k_types_agree_data();
+    void k_types_agree();
+    void mistral_agrees_within_its_window();
+    void mistral_has_no_window_there();
 
 private:
-    Json ask(const fs::path& folder, const Model& model, const std::string& text) const;
+    /// What one client is asked for.
+    struct Question {
+        std::shared_ptr<const Model> model; ///< whose perplexity is expected, with the run's weights
+        std::shared_ptr<const Run> run;
+        std::string format;
+        Index length = k_length;
+        std::shared_ptr<const Model> exported; ///< the run's own model; null: the same
+    };
+    void compare(const Question& question, const fs::path& folder) const;
+    Json ask(const fs::path& folder, const Model& model, const std::string& text, Index length) const;
+    static std::shared_ptr<const Model> mistral(const fs::path& folder, bool with_window);
 
     fs::path text_ = test::sample_folder() / "evaluation.txt";
     QString node_;
@@ -78,7 +93,8 @@ void TestLlamaCpp::llama_cpp_agrees_data()
         row(model, "gguf-lora", 4, 16, false, 4, "*.0.*:rank=7");
 }
 
-Json TestLlamaCpp::ask(const fs::path& folder, const Model& model, const std::string& text) const
+Json TestLlamaCpp::ask(const fs::path& folder, const Model& model, const std::string& text,
+                       Index length) const
 {
     const auto tokenizer = model.tokenizer();
     const auto content = read_text_file(text_);
@@ -94,7 +110,7 @@ Json TestLlamaCpp::ask(const fs::path& folder, const Model& model, const std::st
     if (pair)
         job.set("adapter", (folder / "lora.gguf").string());
     job.set("ids", Json::Array(ids->begin(), ids->end()));
-    job.set("length", std::int64_t{k_length});
+    job.set("length", std::int64_t{length});
     job.set("bos",
             (*tokenizer)->prefix().empty() ? Json() : Json(std::int64_t{(*tokenizer)->prefix().front()}));
     job.set("text", text);
@@ -139,22 +155,27 @@ void TestLlamaCpp::llama_cpp_agrees()
                                {"symmetric", symmetric},
                                {"rank", std::int64_t{rank}}};
     const auto run = test::quick_run(source, base / "run", "svd_residual", given, settings);
-    const Exporter& exporter = **require_exporter(format.toStdString());
-    const Status written = exporter.write(*run, *source, base / "out", {}, silent_monitor());
-    QVERIFY2(written, qPrintable(test::text_of(written)));
-    const Status checked = exporter.check(*run, *source, base / "out", silent_monitor());
-    QVERIFY2(checked, qPrintable(test::text_of(checked)));
+    compare({source, run, format.toStdString(), k_length, nullptr}, base);
+}
+
+void TestLlamaCpp::compare(const Question& question, const fs::path& base) const
+{
+    const auto& [source, run, format, length, exported] = question;
+    const Model& model = exported ? *exported : *source;
+    const Exporter& exporter = **require_exporter(format);
+    const Status done = test::write_and_check(exporter, *run, model, base / "out");
+    QVERIFY2(done, qPrintable(test::text_of(done)));
 
     PerplexityOptions options;
     options.protocol = PerplexityProtocol::Windows;
-    options.length = k_length;
+    options.length = length;
     options.max_tokens = k_max_tokens;
     const auto backend = make_cpu_backend();
     const auto ours =
         perplexity(source, *run_weights(source, run), text_, options, *backend, silent_monitor());
     QVERIFY(ours);
     const std::string text = "One day, Tim saw a big red ball.\n\nHe wanted 12 of them, didn't he?  Yes!";
-    const Json answer = ask(base / "out", *source, text);
+    const Json answer = ask(base / "out", *source, text, length);
     QVERIFY2(!answer.find("error"), answer["error"].string().c_str());
     const double theirs = answer["perplexity"].number();
     qInfo("perplexity %.5f here, %.5f in llama.cpp", ours->perplexity, theirs);
@@ -164,6 +185,77 @@ void TestLlamaCpp::llama_cpp_agrees()
     const auto ids = (*source->tokenizer())->encode(text);
     QVERIFY(ids);
     QCOMPARE(answer["tokens"].dump(), Json(Json::Array(ids->begin(), ids->end())).dump());
+}
+
+void TestLlamaCpp::k_types_agree_data()
+{
+    QTest::addColumn<int>("bits");
+    for (int bits = 2; bits <= 6; ++bits)
+        QTest::addRow("Q%d_K and an adapter", bits) << bits;
+}
+
+void TestLlamaCpp::k_types_agree()
+{
+    QFETCH(int, bits);
+    QTemporaryDir folder;
+    const fs::path base(folder.path().toStdString());
+    QVERIFY(test::write_wide_model(base / "wide"));
+    const auto source = Model::open(base / "wide");
+    QVERIFY(source);
+    const auto run = test::quick_run(
+        *source, base / "run", "svd_residual",
+        {{"codebook", std::string("kquant")}, {"bits", std::int64_t{bits}}, {"rank", std::int64_t{8}}});
+    compare({*source, run, "gguf-lora", k_length, nullptr}, base);
+    const Json report = *Json::read(base / "out" / "rankscope.json");
+    for (const LinearLayer& layer : (*source)->linears())
+        QCOMPARE(report["layers"][layer.name]["stored_as"].string(), "Q" + std::to_string(bits) + "_K");
+}
+
+std::shared_ptr<const Model> TestLlamaCpp::mistral(const fs::path& folder, bool with_window)
+{
+    const auto shared = test::shared_folder();
+    if (!shared)
+        return nullptr;
+    fs::copy(*shared / "models" / "tiny-arch" / "mistral-sliding-fp16", folder, fs::copy_options::recursive);
+    if (!with_window) {
+        auto config = Json::read(folder / "config.json");
+        if (!config)
+            return nullptr;
+        config->set("sliding_window", Json());
+        fs::permissions(folder, fs::perms::owner_all);
+        if (!write_text_file(folder / "config.json", config->dump(2), true))
+            return nullptr;
+    }
+    auto model = Model::open(folder);
+    return model ? *model : nullptr;
+}
+
+void TestLlamaCpp::mistral_agrees_within_its_window()
+{
+    QTemporaryDir folder;
+    const fs::path base(folder.path().toStdString());
+    const auto source = mistral(base / "sliding", true);
+    if (!source)
+        QSKIP(test::k_no_shared);
+    const auto run =
+        test::quick_run(source, base / "run", "svd_residual",
+                        {{"bits", std::int64_t{4}}, {"group", std::int64_t{16}}, {"rank", std::int64_t{4}}});
+    compare({source, run, "gguf-lora", source->config().sliding_window, nullptr}, base);
+}
+
+/// Longer texts: llama.cpp lets its family `llama`, which Mistral belongs to, see all tokens before one.
+void TestLlamaCpp::mistral_has_no_window_there()
+{
+    QTemporaryDir folder;
+    const fs::path base(folder.path().toStdString());
+    const auto source = mistral(base / "sliding", true);
+    const auto open = mistral(base / "open", false);
+    if (!source || !open)
+        QSKIP(test::k_no_shared);
+    const auto run =
+        test::quick_run(source, base / "run", "svd_residual",
+                        {{"bits", std::int64_t{4}}, {"group", std::int64_t{16}}, {"rank", std::int64_t{4}}});
+    compare({open, run, "gguf-lora", k_length, source}, base);
 }
 
 QTEST_GUILESS_MAIN(TestLlamaCpp)

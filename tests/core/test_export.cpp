@@ -37,6 +37,7 @@ private slots:
     void keeps_shards();
     void refuses_values_beyond_the_type();
     void refuses_an_unfinished_run();
+    void refuses_rounded_activations();
     void refuses_a_changed_checkpoint();
     void check_finds_a_flipped_bit_data();
     void check_finds_a_flipped_bit();
@@ -212,6 +213,26 @@ void TestExport::refuses_values_beyond_the_type()
     QVERIFY2(text_of(written).contains("model.layers.0.mlp.up_proj") && text_of(written).contains("F16"),
              qPrintable(text_of(written)));
     QVERIFY(!fs::exists(file("out")));
+}
+
+void TestExport::refuses_rounded_activations()
+{
+    const test::Given four = {{"bits", std::int64_t{4}}, {"group", std::int64_t{0}}, {"symmetric", true}};
+    const auto run = test::make_sample_run(runs_.model(), file("work"), "lrc", four, {4, 0.9});
+    QVERIFY2(run, run ? "" : run.error().sentence().c_str());
+    for (const Exporter* exporter : exporters()) {
+        const Status accepted = exporter->accepts(**run, *runs_.model());
+        if (exporter->info().id == "report") { // holds no weights
+            QVERIFY2(accepted, qPrintable(text_of(accepted)));
+            continue;
+        }
+        QVERIFY(!accepted);
+        QCOMPARE(accepted.error().kind, ErrorKind::Usage);
+        for (const char* words : {"4 bits", "weights alone", "activation_bits=16", "model.layers.0"})
+            QVERIFY2(text_of(accepted).contains(words), qPrintable(text_of(accepted)));
+        QVERIFY(!exporter->write(**run, *runs_.model(), file("out"), {}, silent_monitor()));
+        QVERIFY(!fs::exists(file("out")));
+    }
 }
 
 void TestExport::refuses_an_unfinished_run()

@@ -54,10 +54,7 @@ private:
     fs::path file(const char* name) const { return fs::path(folder_->path().toStdString()) / name; }
     Status write_and_check(const char* format, const Run& run, const Model& model) const
     {
-        const Exporter& exporter = **require_exporter(format);
-        if (auto written = exporter.write(run, model, file("out"), {}, silent_monitor()); !written)
-            return written;
-        return exporter.check(run, model, file("out"), silent_monitor());
+        return test::write_and_check(**require_exporter(format), run, model, file("out"));
     }
     static std::shared_ptr<const Model> shared_model(const char* name)
     {

@@ -67,6 +67,13 @@ QuantizedMatrix random_codes(Index rows, Index cols, int bits, Index group, bool
     return q;
 }
 
+Status write_and_check(const Exporter& exporter, const Run& run, const Model& model, const fs::path& folder)
+{
+    if (auto written = exporter.write(run, model, folder, {}, silent_monitor()); !written)
+        return written;
+    return exporter.check(run, model, folder, silent_monitor());
+}
+
 void add_format_rows()
 {
     QTest::addColumn<QString>("format");

@@ -25,6 +25,9 @@ std::vector<std::byte> bytes_of(const CheckpointReader& reader, const std::strin
 Status flip_bit(const std::filesystem::path& file, const std::string& tensor);
 /// Codes, scales and zero points of a uniform grid.
 QuantizedMatrix random_codes(Index rows, Index cols, int bits, Index group, bool symmetric);
+/// Writes `folder` and checks what was written; the error of whichever fails.
+Status write_and_check(const Exporter& exporter, const Run& run, const Model& model,
+                       const std::filesystem::path& folder);
 /// A test row for each registered exporter, in the column "format".
 void add_format_rows();
 

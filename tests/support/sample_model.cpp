@@ -49,12 +49,14 @@ Status copy_sample(const fs::path& folder, const std::function<void(std::string_
 
 Result<std::shared_ptr<const Run>>
 make_sample_run(const std::shared_ptr<const Model>& model, const fs::path& folder, std::string_view method,
-                const std::map<std::string, ParameterValue, std::less<>>& parameters)
+                const std::map<std::string, ParameterValue, std::less<>>& parameters,
+                const ActivationQuantization& rounding)
 {
     const auto backend = make_cpu_backend();
     CalibrationOptions options;
     options.samples = 8;
     options.length = 128;
+    options.activations = rounding;
     const fs::path text = sample_folder() / "calibration.txt";
     if (auto made = calibrate(model, text, folder / "calibration", options, *backend, silent_monitor());
         !made)

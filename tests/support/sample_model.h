@@ -22,12 +22,12 @@ std::shared_ptr<const Model> sample_model();
 Status copy_sample(const std::filesystem::path& folder,
                    const std::function<void(std::string_view, Matrix&)>& change, DType dtype = DType::F32);
 
-/// Calibrates the sample on a little text and runs one plan for all layers, in `folder`/calibration and
-/// `folder`/run.
+/// Calibrates the sample on a little text, with the covariances of activations rounded so where a method
+/// needs them, and runs one plan for all layers, in `folder`/calibration and `folder`/run.
 Result<std::shared_ptr<const Run>>
 make_sample_run(const std::shared_ptr<const Model>& model, const std::filesystem::path& folder,
-                std::string_view method,
-                const std::map<std::string, ParameterValue, std::less<>>& parameters);
+                std::string_view method, const std::map<std::string, ParameterValue, std::less<>>& parameters,
+                const ActivationQuantization& rounding = {});
 
 /// Every regular file below `folder`: path relative to it → content.
 std::map<std::string, std::string> folder_contents(const std::filesystem::path& folder);

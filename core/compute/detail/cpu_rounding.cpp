@@ -30,7 +30,8 @@ private:
 
 void require_grid(const UniformGrid& grid, const char* operation)
 {
-    require(has_bits(grid.levels, grid.bits), operation, "a grid has 2 to 8 bits, NormalFloat 2 to 4");
+    require(has_bits(grid.levels, grid.bits), operation,
+            "a grid has 2 to 8 bits, NormalFloat 2 to 4, K types 2 to 6");
 }
 
 void require_fitted(const Buffer& w, const GridBuffers& grid, const char* operation)
@@ -48,6 +49,7 @@ struct RoundTask {
     const float* weights;
     const float* scales;
     const float* lowest;
+    const float* minima; ///< subtracted from scale · code
     float* codes;
     float* values;
     Index rows, cols, width, groups;
@@ -64,13 +66,14 @@ void round_rows(const RoundTask& task)
             const float scale = task.scales[row * task.groups + group];
             const float low = task.lowest[row * task.groups + group];
             const float high = low + task.span;
+            const float minimum = task.minima[row * task.groups + group];
             const float* w = task.weights + row * task.cols + first;
             float* codes = task.codes + row * task.cols + first;
             float* values = task.values + row * task.cols + first;
             for (Index i = 0; i < count; ++i) {
-                const float code = grid_code(w[i] / scale, low, high);
+                const float code = grid_code((w[i] + minimum) / scale, low, high);
                 codes[i] = code;
-                values[i] = scale * code;
+                values[i] = scale * code - minimum;
             }
         }
     }
@@ -114,15 +117,16 @@ void round_to_levels(const float* __restrict weights, const float* __restrict sc
 /// One column of a row tile: its codes and their values.
 RANKSCOPE_MULTIARCH
 void round_column(const float* __restrict wanted, const float* __restrict scales,
-                  const float* __restrict lowest, float span, float* __restrict codes,
-                  float* __restrict values)
+                  const float* __restrict lowest, const float* __restrict minima, float span,
+                  float* __restrict codes, float* __restrict values)
 {
     for (Index r = 0; r < k_feedback_rows; ++r) {
         const float scale = scales[r];
         const float low = lowest[r];
-        const float code = grid_code(wanted[r] / scale, low, low + span);
+        const float minimum = minima[r];
+        const float code = grid_code((wanted[r] + minimum) / scale, low, low + span);
         codes[r] = code;
-        values[r] = scale * code;
+        values[r] = scale * code - minimum;
     }
 }
 
@@ -179,6 +183,7 @@ struct FeedbackJob {
     const Matrix& feedback;
     const Matrix& scales;
     const Matrix& lowest;
+    const Matrix& minima;
     std::span<const Index> group_column;
     Index width;
     float span;
@@ -194,7 +199,8 @@ class FeedbackTile {
 public:
     FeedbackTile(const FeedbackJob& job, Index first, Index rows)
         : job_(job), first_(first), rows_(rows), scales_(transposed(job.scales, 1.0F)),
-          lowest_(transposed(job.lowest, 0.0F)), errors_(Matrix::Zero(job.weights.cols(), k_feedback_rows))
+          lowest_(transposed(job.lowest, 0.0F)), minima_(transposed(job.minima, 0.0F)),
+          errors_(Matrix::Zero(job.weights.cols(), k_feedback_rows))
     {}
 
     void run()
@@ -240,9 +246,9 @@ private:
                                 job_.levels, codes.row(k).data(), values.row(k).data());
             else
                 round_column(targets.row(k).data(), scales_.row(group).data(), lowest_.row(group).data(),
-                             job_.span, codes.row(k).data(), values.row(k).data());
-            job_.losses(first_ / k_feedback_rows, start + k) = static_cast<double>(column_errors(
-                targets.row(k).data(), weights.row(k).data(), values.row(k).data(), errors));
+                             minima_.row(group).data(), job_.span, codes.row(k).data(), values.row(k).data());
+            job_.losses(first_ / k_feedback_rows, start + k) = static_cast<double>(
+                column_errors(targets.row(k).data(), weights.row(k).data(), values.row(k).data(), errors));
             spread_errors(errors, job_.feedback.data() + (start + k) * n + start + k + 1, count - k - 1,
                           targets.data() + (k + 1) * k_feedback_rows);
         }
@@ -255,6 +261,7 @@ private:
     Index rows_;
     Matrix scales_; // groups × tile rows
     Matrix lowest_;
+    Matrix minima_;
     Matrix errors_; // columns × tile rows
 };
 
@@ -262,6 +269,33 @@ private:
 Matrix lowest_codes(const GridBuffers& grid)
 {
     return single_copy(grid.zeros).unaryExpr([&](float zero) { return lowest_code(grid.grid, zero); });
+}
+
+/// What every row and group subtracts from scale · code.
+Matrix minima_of(const GridBuffers& grid)
+{
+    return has_minimum(grid.grid) ? single_copy(grid.zeros)
+                                  : Matrix::Zero(grid.scales.rows(), grid.scales.cols());
+}
+
+void fit_kquant_rows(const Matrix& weights, const UniformGrid& grid, Matrix& scales, Matrix& minima)
+{
+    const Index groups_of_block = k_kquant_block / kquant_group(grid.bits);
+    const auto part = [](auto* data, Index first, Index count) {
+        return std::span(data + first, static_cast<std::size_t>(count));
+    };
+    for_stretches(weights.rows(), 1, [&](Index first, Index count) {
+        for (Index row = first; row < first + count; ++row) {
+            for (Index group = 0; group < scales.cols(); group += groups_of_block) {
+                const Index start = group * kquant_group(grid.bits);
+                const Index groups = std::min(groups_of_block, scales.cols() - group);
+                fit_kquant(
+                    part(weights.row(row).data(), start, std::min(k_kquant_block, weights.cols() - start)),
+                    grid.bits, part(scales.row(row).data(), group, groups),
+                    part(minima.row(row).data(), group, groups));
+            }
+        }
+    });
 }
 
 } // namespace
@@ -278,7 +312,9 @@ GridBuffers CpuBackend::fit_grid(const Buffer& w, const UniformGrid& grid)
         const auto stretch = [](const float* data, Index count) {
             return std::span<const float>(data, static_cast<std::size_t>(count));
         };
-        if (grid.group < 0) {
+        if (grid.levels == GridLevels::Kquant) {
+            fit_kquant_rows(weights, grid, scales, zeros);
+        } else if (grid.group < 0) {
             const GroupScale whole = fit_whole(stretch(weights.data(), weights.size()), grid);
             scales.setConstant(whole.scale);
             zeros.setConstant(whole.zero);
@@ -310,6 +346,7 @@ RoundedBuffers CpuBackend::round_nearest(const Buffer& w, const GridBuffers& gri
         const SingleView weights(w);
         const SingleView scales(grid.scales);
         const Matrix lowest = lowest_codes(grid);
+        const Matrix minima = minima_of(grid);
         const Index groups = lowest.cols();
         const LevelTable levels(grid.grid);
         for_stretches(w.rows(), rows_per_task(w.cols()), [&](Index first, Index count) {
@@ -325,8 +362,9 @@ RoundedBuffers CpuBackend::round_nearest(const Buffer& w, const GridBuffers& gri
                 return;
             }
             round_rows({weights.matrix().row(first).data(), scales.matrix().row(first).data(),
-                        lowest.row(first).data(), codes.row(first).data(), values.row(first).data(), count,
-                        w.cols(), grid.grid.group_width(w.cols()), groups, code_span(grid.grid)});
+                        lowest.row(first).data(), minima.row(first).data(), codes.row(first).data(),
+                        values.row(first).data(), count, w.cols(), grid.grid.group_width(w.cols()), groups,
+                        code_span(grid.grid)});
         });
     }
     return {make_buffer(std::move(values)), make_buffer(std::move(codes))};
@@ -351,12 +389,14 @@ RoundedBuffers CpuBackend::round_with_feedback(const Buffer& w, const Buffer& fe
         const SingleView factors(feedback);
         const SingleView scales(grid.scales);
         const Matrix lowest = lowest_codes(grid);
+        const Matrix minima = minima_of(grid);
         const LevelTable levels(grid.grid);
         losses.setZero((w.rows() + k_feedback_rows - 1) / k_feedback_rows, w.cols());
         const FeedbackJob job{weights.matrix(),
                               factors.matrix(),
                               scales.matrix(),
                               lowest,
+                              minima,
                               group_column,
                               grid.grid.group_width(w.cols()),
                               code_span(grid.grid),

@@ -66,11 +66,6 @@ Status check_complete(const Run& run, const Model& model)
         return bad_input("this run is not complete: " + std::to_string(finished.size()) + " of "
                              + std::to_string(wanted) + " layers are finished, " + missing + " is not",
                          run.path().string(), "Finish it with compress --resume first");
-    if (model.rotation())
-        return bad_input("the run is of a rotated model, which turns activations by Hadamard matrices as it "
-                         "computes; no format that can be exported tells its clients to do so",
-                         run.path().string(),
-                         "Measure it with evaluate, or compress the model unrotated for export");
     if (run.plan().checkpoint_hash != model.checkpoint().header_hash())
         return bad_input("the checkpoint has changed since this run was made from it", model.path().string(),
                          "Restore the checkpoint, or compress it again");
@@ -83,9 +78,59 @@ Status check_complete(const Run& run, const Model& model)
     return {};
 }
 
-Status check_exportable(const Run& run, const Model& model)
+Status check_weights_alone(const Run& run, const Model& model)
 {
     if (auto complete = check_complete(run, model); !complete)
+        return complete;
+    if (model.rotation())
+        return bad_input("the run is of a rotated model, which turns activations by Hadamard matrices as it "
+                         "computes; no format that can be exported tells its clients to do so",
+                         run.path().string(),
+                         "Measure it with evaluate, or compress the model unrotated for export");
+    for (const LayerPlan& row : run.plan().rows) {
+        const Method* method = row.include ? find_method(row.method) : nullptr;
+        if (!method)
+            continue;
+        const ActivationQuantization activations = activations_of(method->info(), row.parameters);
+        if (activations.active())
+            return usage_error(
+                "method " + row.method + " rounded this layer's activations to "
+                    + std::to_string(activations.bits)
+                    + " bits, which its weights make up for; the formats that can be exported hold "
+                      "weights alone",
+                row.layer,
+                "Measure the run with evaluate and export its report, or plan with "
+                "activation_bits=16");
+    }
+    return {};
+}
+
+Status require_factors(const Run& run, const std::string& instead)
+{
+    auto factors = has_factors(run);
+    if (!factors)
+        return factors.error();
+    if (*factors)
+        return {};
+    return usage_error("no layer of this run has L·R, so there is nothing for an adapter to hold",
+                       run.path().string(), "Export as " + instead);
+}
+
+Result<bool> has_factors(const Run& run)
+{
+    for (const LayerResult& result : run.results()) {
+        auto decomposition = run.decomposition(result.layer);
+        if (!decomposition)
+            return decomposition.error();
+        if (decomposition->low_rank.rank() > 0)
+            return true;
+    }
+    return false;
+}
+
+Status check_exportable(const Run& run, const Model& model)
+{
+    if (auto complete = check_weights_alone(run, model); !complete)
         return complete;
     if (is_gguf(model.checkpoint()))
         return bad_input("the checkpoint is a GGUF file, which has no config.json and no tokenizer files to "

@@ -17,9 +17,17 @@ namespace rankscope::export_common {
 
 /// The run is complete and was made from this very checkpoint, which still has its layers.
 Status check_complete(const Run& run, const Model& model);
+/// The same, and nothing but weights was changed: what every format with weights asks for. Refused: rotated
+/// models, layers whose activations were rounded.
+Status check_weights_alone(const Run& run, const Model& model);
 /// The same, and the checkpoint is one of Hugging Face's whose layers are float tensors: what every folder
 /// for transformers asks for.
 Status check_exportable(const Run& run, const Model& model);
+
+/// Whether any layer of the run has L·R. Errors: those of Run::decomposition.
+Result<bool> has_factors(const Run& run);
+/// For formats with an adapter: Usage error where it would be empty, naming the format to take instead.
+Status require_factors(const Run& run, const std::string& instead);
 
 /// The layers that the run replaced, in its order; check_complete has seen that the model has them.
 std::vector<const LinearLayer*> replaced_layers(const Run& run, const Model& model);

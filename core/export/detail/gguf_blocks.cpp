@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/export/detail/gguf_blocks.h"
 
+#include "core/export/detail/gguf_kquant.h"
 #include "core/export/detail/stored_floats.h"
 #include "core/tensor/half.h"
 
@@ -44,9 +45,10 @@ bool blocks_fit(const QuantizedMatrix& q)
 {
     const Index cols = q.codes.cols();
     const Index width = q.grid.group_width(cols);
-    return q.codebook == Codebook::Uniform && q.grid.levels != GridLevels::NormalFloat && !q.empty()
-           && cols % k_block == 0 && width % k_block == 0 && q.scales.rows() == q.codes.rows()
-           && q.scales.cols() == q.grid.groups(cols) && scale_type(q.scales) == DType::F16;
+    return q.codebook == Codebook::Uniform && q.grid.levels != GridLevels::NormalFloat
+           && q.grid.levels != GridLevels::Kquant && !q.empty() && cols % k_block == 0 && width % k_block == 0
+           && q.scales.rows() == q.codes.rows() && q.scales.cols() == q.grid.groups(cols)
+           && scale_type(q.scales) == DType::F16;
 }
 
 void put_half(std::byte*& target, float value)
@@ -85,6 +87,8 @@ bool fits_block(const QuantizedMatrix& q, BlockFormat format)
 
 std::optional<BlockFormat> exact_block(const QuantizedMatrix& q)
 {
+    if (const auto format = kquant_block(q))
+        return format;
     for (const Rule& rule : k_rules) {
         if (fits_block(q, rule.format))
             return rule.format;
@@ -95,6 +99,8 @@ std::optional<BlockFormat> exact_block(const QuantizedMatrix& q)
 std::vector<std::byte> encode_blocks(const QuantizedMatrix& q, BlockFormat format,
                                      std::span<const Index> row_order)
 {
+    if (q.grid.levels == GridLevels::Kquant)
+        return encode_kquant(q, row_order);
     const Rule& rule = *rule_of(format);
     const BlockLayout& layout = *block_layout(static_cast<std::uint32_t>(format));
     const Index rows = q.codes.rows();
@@ -128,6 +134,8 @@ std::vector<std::byte> encode_blocks(const QuantizedMatrix& q, BlockFormat forma
 
 Matrix stored_values(const QuantizedMatrix& q, BlockFormat format)
 {
+    if (q.grid.levels == GridLevels::Kquant) // nothing is rounded
+        return q.dequantize();
     const Rule& rule = *rule_of(format);
     const Matrix scales = through(DType::F16, q.scales);
     const Index width = q.grid.group_width(q.codes.cols());

@@ -164,7 +164,10 @@ private:
     Result<Bytes> other_bytes(const std::string& source, const GgufTensor& tensor) const
     {
         const TensorInfo& info = *model_.checkpoint().find(source);
-        if (info.block)
+        const DType dtype = dense_type(storage(tensor));
+        const bool moved = tensor.transposed || tensor.one_added || !tensor.row_order.empty();
+        // An embedding is often the largest tensor: it is not decoded only to be encoded again.
+        if (info.block || (!moved && info.packed.empty() && info.dtype == dtype))
             return original_bytes(model_, source);
         auto matrix = model_.checkpoint().read(source);
         if (!matrix)
@@ -174,7 +177,7 @@ private:
         Matrix stored = in_file_order(*matrix, tensor.row_order);
         if (tensor.one_added)
             stored.array() += 1.0F;
-        return float_bytes(dense_type(storage(tensor)), stored);
+        return float_bytes(dtype, stored);
     }
 
     const Model& model_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/export/detail/integer_layers.h"
 
+#include "core/compute/grid_levels.h"
 #include "core/export/detail/bit_packing.h"
 #include "core/export/detail/stored_floats.h"
 
@@ -66,6 +67,10 @@ Status check_integer(const Decomposition& decomposition, const LinearLayer& laye
         reason = format + " holds steps of a uniform grid, this layer's codes are points of a lattice";
     else if (decomposition.quantized.grid.levels == GridLevels::NormalFloat)
         reason = format + " holds steps of a uniform grid, this layer's codes are NormalFloat levels";
+    else if (has_minimum(decomposition.quantized.grid))
+        reason = format
+                 + " holds steps of a uniform grid with whole zero points, this layer's codes are those of "
+                   "a K type, which gguf holds";
     else if (!decomposition.transform.empty())
         reason = format + " has no rotation of activations, this layer is stored in a rotated basis";
     else if (layer.transposed)

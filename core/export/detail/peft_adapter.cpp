@@ -136,18 +136,6 @@ std::vector<TensorSource> adapter_tensors(const ExportJob& job, const std::vecto
 
 } // namespace
 
-Result<bool> has_factors(const Run& run)
-{
-    for (const LayerResult& result : run.results()) {
-        auto decomposition = run.decomposition(result.layer);
-        if (!decomposition)
-            return decomposition.error();
-        if (decomposition->low_rank.rank() > 0)
-            return true;
-    }
-    return false;
-}
-
 Status check_adaptable(const Run& run, const Model& model)
 {
     for (const LinearLayer* layer : replaced_layers(run, model)) {

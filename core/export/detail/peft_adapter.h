@@ -11,9 +11,6 @@ namespace rankscope::export_common {
 /// Folder of the adapter inside an export.
 inline constexpr char k_adapter_folder[] = "adapter";
 
-/// Whether any layer of the run has L·R. Errors: those of Run::decomposition.
-Result<bool> has_factors(const Run& run);
-
 /// L·R as a PEFT LoRA adapter (formats.md §4): why some layer cannot be adapted, or success. A run without
 /// L·R needs no adapter and passes.
 Status check_adaptable(const Run& run, const Model& model);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/export/detail/qlr_layer.h"
 
+#include "core/compute/grid_levels.h"
 #include "core/export/detail/bit_packing.h"
 
 #include <cmath>
@@ -144,6 +145,10 @@ Status check_packable(const Decomposition& decomposition)
         reason = "hf-qlr holds steps of a uniform grid, this layer's codes are points of the E8P lattice";
     else if (decomposition.quantized.grid.levels == GridLevels::NormalFloat)
         reason = "hf-qlr holds steps of a uniform grid, this layer's codes are NormalFloat levels";
+    else if (has_minimum(decomposition.quantized.grid))
+        reason =
+            "hf-qlr holds steps of a uniform grid with whole zero points, this layer's codes are those of a "
+            "K type, which gguf holds";
     else if (!decomposition.transform.empty())
         reason = "hf-qlr has no rotation of activations, this layer is stored in a rotated basis";
     else if (decomposition.low_rank.rank() > 0 && decomposition.factors.bits < 16)

@@ -49,6 +49,7 @@ table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-nu
 th { text-align: left; font-weight: 600; color: var(--soft); border-bottom: 1.5px solid var(--soft); padding: 6px 10px 6px 0; }
 td { border-bottom: 1px solid var(--rule); padding: 5px 10px 5px 0; vertical-align: top; }
 th.n, td.n { text-align: right; white-space: nowrap; }
+td.setting { overflow-wrap: anywhere; min-width: 22em; }
 td.error { background: linear-gradient(to left, color-mix(in srgb, var(--c1) 28%, transparent) var(--v), transparent var(--v)); }
 code, pre { font: 12.5px/1.5 ui-monospace, "Noto Sans Mono", monospace; }
 pre { background: var(--panel); border: 1px solid var(--rule); border-radius: 8px; padding: 12px 14px; white-space: pre-wrap; overflow-wrap: anywhere; }
@@ -244,9 +245,9 @@ std::string plan_table(const ReportData& data)
         "<h2>Plan</h2>\n<div class=\"wide\"><table><thead><tr><th class=\"n\">Layers</th><th>Setting</th>"
         "<th>First of them</th></tr></thead><tbody>\n";
     for (const std::string& what : order)
-        html +=
-            fmt::format("<tr><td class=\"n\">{}</td><td><code>{}</code></td><td><code>{}</code></td></tr>\n",
-                        rows[what].size(), escaped(what), escaped(rows[what].front()));
+        html += fmt::format("<tr><td class=\"n\">{}</td><td "
+                            "class=\"setting\"><code>{}</code></td><td><code>{}</code></td></tr>\n",
+                            rows[what].size(), escaped(what), escaped(rows[what].front()));
     return html + "</tbody></table></div>\n";
 }
 

@@ -79,10 +79,16 @@ Result<std::int64_t> integer_of(const Json& metadata, std::string_view key)
 Status read_codebook(const Json& metadata, QuantizedMatrix& q)
 {
     const std::string& codebook = metadata["codebook"].string();
-    if (codebook == "nf" || codebook == "mxint") {
-        q.grid.levels = codebook == "nf" ? GridLevels::NormalFloat : GridLevels::MxInt;
+    if (codebook == "nf" || codebook == "mxint" || codebook == "kquant") {
+        q.grid.levels = codebook == "nf"      ? GridLevels::NormalFloat
+                        : codebook == "mxint" ? GridLevels::MxInt
+                                              : GridLevels::Kquant;
         if (!has_bits(q.grid.levels, q.grid.bits))
             return damaged(fmt::format("its codebook {} does not have {} bits", codebook, q.grid.bits));
+        if (q.grid.levels == GridLevels::Kquant
+            && (q.grid.group != kquant_group(q.grid.bits)
+                || q.grid.symmetric == kquant_has_minimum(q.grid.bits)))
+            return damaged(fmt::format("a K type of {} bits has no such groups", q.grid.bits));
     } else if (codebook == "e8p") {
         q.codebook = Codebook::E8P;
         const auto columns = integer_of(metadata, "columns");
@@ -215,6 +221,8 @@ Status check_shapes(const Decomposition& decomposition)
         return damaged(
             fmt::format("tensor scales is {} × {}, which does not fit codes of {} × {} in groups of {}",
                         q.scales.rows(), q.scales.cols(), q.codes.rows(), q.codes.cols(), q.grid.group));
+    if (has_codes && has_minimum(q.grid) && q.zeros.size() == 0)
+        return damaged("tensor zeros is missing, which holds the minima of a K type");
     if (q.zeros.size() > 0 && (q.zeros.rows() != q.scales.rows() || q.zeros.cols() != q.scales.cols()))
         return damaged("tensor zeros does not have the shape of scales");
     if (factors.left.cols() != factors.right.rows())
@@ -337,6 +345,8 @@ std::uint64_t layer_file_bytes(const LayerPlan& row, const LinearLayer& layer)
     };
     UniformGrid grid;
     grid.group = integer("group", grid.group);
+    if (values.contains("codebook"))
+        grid = grid_of(row.parameters);
     constexpr std::int64_t k_header_bytes = 4096;
     const std::int64_t code_bytes = integer("bits", grid.bits) >= 8 ? 2 : 1;
     const std::int64_t scales = layer.out * grid.groups(layer.in);

@@ -94,7 +94,8 @@ done
 jq -rs '
     def figure: if . == null then "–" elif . >= 1000 then (. | round | tostring)
                 else ((. * 1000 | round) / 1000 | tostring) end;
-    (map({key: .name, value: .}) | from_entries) as $all
+    map(select(has("scale") and has("perplexity"))) # not the plans of runs under way
+    | (map({key: .name, value: .}) | from_entries) as $all
     | "| run | bits per weight | perplexity | mean activation error | quantization scale | layers ≤ zero start | layer seconds |",
       "| --- | --- | --- | --- | --- | --- | --- |",
       (sort_by(.name)[]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // The budget slider with real mouse and key events, on made-up spectra of the sample's layers.
-#include "app/workbench/docks/budget_bar.h"
+#include "app/workbench/budget_bar.h"
 #include "app/workbench/docks/plan_dock.h"
 #include "app/workbench/plan_presets.h"
 #include "app/workbench/text.h"

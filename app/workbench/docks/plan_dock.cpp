@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "app/workbench/docks/plan_dock.h"
 
-#include "app/workbench/docks/budget_bar.h"
+#include "app/workbench/budget_bar.h"
 #include "app/workbench/plan_presets.h"
 #include "app/workbench/text.h"
 #include "app/workbench/theme.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-#include "app/workbench/docks/budget_bar.h"
+#include "app/workbench/budget_bar.h"
 
 #include "app/workbench/models/number_format.h"
 #include "app/workbench/text.h"

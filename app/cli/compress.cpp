@@ -99,7 +99,10 @@ void add_compress(Program& program)
     command->add_option("--plan", options->plan, "Plan file")->type_name("PLAN.json")->required();
     command->add_option("--calibration", options->calibration, "Calibration that the plan was made with")
         ->type_name("CAL");
-    command->add_option("--text", options->run.text, "Text that rows with objective=block learn from")
+    command
+        ->add_option("--text", options->run.text,
+                     "Text that rows with objective=block learn from, and that --propagate sends through "
+                     "the blocks")
         ->type_name("FILE");
     command->add_option("--samples", options->run.samples, "Sequences of that text (default: 128)")
         ->check(CLI::Range(1, 1 << 20))
@@ -108,6 +111,8 @@ void add_compress(Program& program)
         ->add_option("--length", options->run.length,
                      "Tokens of a sequence (default: min(2048, the context))")
         ->type_name("N");
+    command->add_flag("--propagate", options->run.propagate,
+                      "Block after block, each fed the output of the compressed blocks before it");
     command->add_option("--out", options->out, "Folder for the run")->type_name("RUN")->required();
     auto* resume = command->add_flag("--resume", options->run.resume, "Go on where the run stopped");
     add_force(command, options->run.replace)->excludes(resume);

@@ -7,6 +7,7 @@
 #include "core/run/detail/block_execution.h"
 #include "core/run/detail/layer_file.h"
 #include "core/run/detail/layer_scheduler.h"
+#include "core/run/detail/propagation.h"
 #include "core/run/detail/run_folder.h"
 
 #include <fmt/format.h>
@@ -61,14 +62,22 @@ public:
           monitor_(monitor), events_(events)
     {}
 
-    /// Everything that can be refused before a file is touched.
-    Status prepare(std::uint64_t memory_budget_bytes);
+    /// Everything that can be refused before a file is touched. With a propagation its moments take the place
+    /// of the calibration's.
+    Status prepare(std::uint64_t memory_budget_bytes, Propagation* propagation);
     Status run(RunFolder& target, std::uint64_t memory_budget_bytes);
+    /// The same block after block; `model` is the execution's own.
+    Status run_propagated(RunFolder& target, std::uint64_t memory_budget_bytes,
+                          const std::shared_ptr<const Model>& model);
     std::uint64_t missing_bytes(const std::set<std::string, std::less<>>& finished) const;
 
 private:
     void warn_of_requantizing() const;
     Status refuse_impossible(const Job& job, std::uint64_t memory_budget_bytes) const;
+    Status refuse_unpropagated(const Job& job) const;
+    std::vector<Job> missing_jobs(const RunFolder& target);
+    void run_jobs(const std::vector<Job>& jobs, std::uint64_t memory_budget_bytes, RunIndex& index);
+    Status outcome() const;
     void work(const Job& job, RunIndex& index);
     Status compute(const Job& job, RunIndex& index);
     Result<Decomposition> decompose(const Job& job, const Matrix& weight, const Moments* moments,
@@ -87,6 +96,7 @@ private:
     Monitor& monitor_;
     const RunEvents& events_;
 
+    Propagation* propagation_ = nullptr;
     std::vector<Job> jobs_;
     std::vector<Job> block_jobs_; // learned after the others, block by block
     std::mutex mutex_;
@@ -99,9 +109,23 @@ private:
     Error first_error_;
 };
 
+Status Execution::refuse_unpropagated(const Job& job) const
+{
+    if (learns_from_blocks(*job.row))
+        return usage_error("rows with objective=block see the compressed blocks before them as it is",
+                           job.row->layer, "Leave --propagate out, or choose objective=layer");
+    if (activations_of(job.method->info(), job.row->parameters).active())
+        return usage_error("--propagate knows no moments of quantized activations", job.row->layer,
+                           "Leave --propagate out, or set activation_bits=16");
+    return {};
+}
+
 Status Execution::refuse_impossible(const Job& job, std::uint64_t memory_budget_bytes) const
 {
-    if (!learns_from_blocks(*job.row)) {
+    if (propagation_) {
+        if (auto served = refuse_unpropagated(job); !served)
+            return served;
+    } else if (!learns_from_blocks(*job.row)) {
         if (auto served =
                 check_calibration(job.method->info(), job.row->parameters, calibration_, job.row->layer);
             !served)
@@ -128,8 +152,9 @@ void Execution::warn_of_requantizing() const
                               count, jobs_.size(), first.type_name()));
 }
 
-Status Execution::prepare(std::uint64_t memory_budget_bytes)
+Status Execution::prepare(std::uint64_t memory_budget_bytes, Propagation* propagation)
 {
+    propagation_ = propagation;
     if (plan_.checkpoint_hash != model_.checkpoint().header_hash())
         return bad_input("the plan was made for another checkpoint than this", model_.path().string(),
                          "Make a plan for this checkpoint with rankscope-cli plan");
@@ -143,7 +168,7 @@ Status Execution::prepare(std::uint64_t memory_budget_bytes)
         if (!row.include)
             continue;
         Job job{&row, model_.find_linear(row.layer), find_method(row.method), 0};
-        const bool with_hessian = calibration_ != nullptr;
+        const bool with_hessian = calibration_ || propagation_;
         job.memory_bytes = estimated_job_bytes(row, *job.layer, with_hessian);
         if (auto possible = refuse_impossible(job, memory_budget_bytes); !possible)
             return possible.error();
@@ -237,18 +262,24 @@ Status Execution::compute(const Job& job, RunIndex& index)
     auto weight = model_.weight(*job.layer);
     if (!weight)
         return weight.error();
-    Moments moments;
-    if (calibration_) {
+    model_.checkpoint().release(job.layer->weight()); // the mapped bytes have served
+    Moments calibrated;
+    const PropagatedMoments* propagated = nullptr;
+    if (propagation_) {
+        propagated = &propagation_->moments(job.layer->input_group);
+    } else if (calibration_) {
         if (auto same = calibration_->check_layer(model_, *job.layer); !same)
             return same.error();
         auto read = needed_moments(job.method->info(), job.row->parameters, *calibration_,
                                    job.layer->input_group);
         if (!read)
             return read.error();
-        moments = std::move(*read);
+        calibrated = std::move(*read);
     }
+    const Moments* moments = propagated ? &propagated->seen : calibration_ ? &calibrated : nullptr;
     LayerResult result;
-    auto decomposition = decompose_somewhere(job, *weight, calibration_ ? &moments : nullptr, result.backend);
+    auto decomposition = decompose_somewhere(job, propagated ? propagated->target(*weight) : *weight, moments,
+                                             result.backend);
     if (!decomposition)
         return decomposition.error();
     monitor_.throw_if_cancelled();
@@ -257,7 +288,10 @@ Status Execution::compute(const Job& job, RunIndex& index)
     result.parameters = job.row->parameters.to_json();
     result.bits_per_weight = decomposition->bits_per_weight();
     result.quantization_scale = decomposition->quantization_scale;
-    result.quality = measure(*weight, *decomposition, calibration_ ? &moments : nullptr);
+    result.quality = measure(*weight, *decomposition, moments);
+    if (propagated)
+        result.quality.relative_activation_error =
+            propagated->relative_error(*weight, decomposition->reconstruct());
     result.trace = decomposition->trace;
     result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     const std::string summary = fmt::format("relative activation error {:.4g}, {:.4g} bits per weight",
@@ -292,10 +326,9 @@ void Execution::work(const Job& job, RunIndex& index)
         layer_failed(job, status.error().in(job.row->layer));
 }
 
-Status Execution::run(RunFolder& target, std::uint64_t memory_budget_bytes)
+std::vector<Job> Execution::missing_jobs(const RunFolder& target)
 {
     std::vector<Job> missing;
-    std::vector<std::uint64_t> costs;
     total_ = jobs_.size();
     for (const Job& job : jobs_) {
         if (target.finished.contains(job.row->layer)) {
@@ -303,14 +336,28 @@ Status Execution::run(RunFolder& target, std::uint64_t memory_budget_bytes)
             tell(job.row->layer, LayerState::Done, "finished before");
         } else {
             missing.push_back(job);
-            costs.push_back(job.memory_bytes);
             tell(job.row->layer, LayerState::Waiting);
         }
     }
     monitor_.report(done_, total_, "layer");
+    return missing;
+}
+
+void Execution::run_jobs(const std::vector<Job>& jobs, std::uint64_t memory_budget_bytes, RunIndex& index)
+{
+    std::vector<std::uint64_t> costs;
+    for (const Job& job : jobs)
+        costs.push_back(job.memory_bytes);
+    // What the process holds already is part of the budget; one layer at a time runs in any case.
+    const std::uint64_t held = resident_bytes();
+    const std::uint64_t free = memory_budget_bytes > held ? memory_budget_bytes - held : 1;
     run_within_budget(
-        costs, memory_budget_bytes, [&](std::size_t i) { work(missing[i], target.index); },
+        costs, memory_budget_bytes > 0 ? free : 0, [&](std::size_t i) { work(jobs[i], index); },
         [&] { return monitor_.cancelled() || disk_full_; });
+}
+
+Status Execution::outcome() const
+{
     if (failed_ > 0) {
         Error error = first_error_;
         error.message =
@@ -325,6 +372,46 @@ Status Execution::run(RunFolder& target, std::uint64_t memory_budget_bytes)
             fmt::format("stopped on request; {} of {} layers are finished and saved", done_.load(), total_),
             folder_.string(), "Go on with --resume"};
     return {};
+}
+
+Status Execution::run(RunFolder& target, std::uint64_t memory_budget_bytes)
+{
+    run_jobs(missing_jobs(target), memory_budget_bytes, target.index);
+    return outcome();
+}
+
+Status Execution::run_propagated(RunFolder& target, std::uint64_t memory_budget_bytes,
+                                 const std::shared_ptr<const Model>& model)
+{
+    std::map<int, std::vector<Job>> blocks;
+    for (const Job& job : missing_jobs(target))
+        blocks[job.layer->block].push_back(job);
+    if (blocks.empty())
+        return {};
+    if (auto started = propagation_->start(folder_); !started)
+        return started;
+    const int last = blocks.rbegin()->first;
+    for (int block = 0; block <= last; ++block) {
+        if (const auto missing = blocks.find(block); missing != blocks.end()) {
+            std::set<std::string> groups;
+            for (const Job& job : missing->second)
+                groups.insert(job.layer->input_group);
+            if (auto collected = propagation_->collect(block, groups); !collected)
+                return collected;
+            run_jobs(missing->second, memory_budget_bytes, target.index);
+            // What comes next would see this block as it must not be.
+            if (failed_ > 0 || monitor_.cancelled())
+                break;
+        }
+        if (block == last)
+            break;
+        auto run = Run::open(folder_);
+        if (!run)
+            return run.error();
+        if (auto advanced = propagation_->advance(block, *run_weights(model, *run)); !advanced)
+            return advanced;
+    }
+    return outcome();
 }
 
 Result<RunFolder> open_folder(const fs::path& folder, const RunManifest& manifest, const Plan& plan,
@@ -364,7 +451,14 @@ Status Run::execute(std::shared_ptr<const Model> model, const Plan& plan,
     }
     try {
         Execution execution(*model, complete, calibration.get(), folder, backend, monitor, events);
-        if (auto ready = execution.prepare(options.memory_budget_bytes); !ready)
+        std::unique_ptr<Propagation> propagation;
+        if (options.propagate) {
+            auto prepared = Propagation::prepare(model, options, backend, monitor);
+            if (!prepared)
+                return prepared.error();
+            propagation = std::move(*prepared);
+        }
+        if (auto ready = execution.prepare(options.memory_budget_bytes, propagation.get()); !ready)
             return ready;
         if (auto served = check_block_rows(*model, complete, options); !served)
             return served;
@@ -373,12 +467,16 @@ Status Run::execute(std::shared_ptr<const Model> model, const Plan& plan,
         RunManifest manifest{checkpoint, complete.checkpoint_hash, complete.calibration_id, {}};
         if (const RotationManifest* rotation = model->rotation())
             manifest.rotation_seed = rotation->seed;
+        if (propagation)
+            manifest.propagation = propagation->id();
         auto target = open_folder(folder, manifest, complete, options, execution);
         if (!target)
             return target.error();
         if (auto enough = require_free_disk(folder, execution.missing_bytes(target->finished)); !enough)
             return enough;
-        if (auto done = execution.run(*target, options.memory_budget_bytes); !done)
+        auto done = propagation ? execution.run_propagated(*target, options.memory_budget_bytes, model)
+                                : execution.run(*target, options.memory_budget_bytes);
+        if (!done)
             return done;
         return run_blocks(*model, complete, calibration.get(), folder, options, *target, backend, monitor, events);
     } catch (const Cancelled&) {

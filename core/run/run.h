@@ -41,9 +41,12 @@ struct RunOptions {
     bool resume = false;
     bool replace = false;                  ///< --force: an existing run folder is replaced
     std::uint64_t memory_budget_bytes = 0; ///< 0 = no limit; layer jobs are admitted while their estimates fit
-    std::filesystem::path text; ///< what rows with objective=block learn from
+    std::filesystem::path text; ///< what rows with objective=block learn from, and what `propagate` sends
     Index samples = 128;        ///< sequences of it, fewer if it is shorter
     Index length = 0;           ///< tokens per sequence; 0 = min(2048, the model's context)
+    /// Block after block: each sees the text as the compressed blocks before it hand it on, and its layers come near to
+    /// what the original model's gave (moments of both streams; those of the calibration are not used).
+    bool propagate = false;
 };
 
 /// A folder: plan.json, run.json (checkpoint path and hash, calibration, versions), index.sqlite (one row per finished

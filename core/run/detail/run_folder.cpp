@@ -46,6 +46,11 @@ Status check_same_origin(const fs::path& folder, const RunManifest& manifest, co
                          folder.string(), k_remedy);
     if (stored->calibration_id != manifest.calibration_id)
         return bad_input("the run was made with another calibration", folder.string(), k_remedy);
+    if (stored->propagation != manifest.propagation)
+        return bad_input(stored->propagation.empty()
+                             ? "the run was made without --propagate"
+                             : "the run was made with --propagate and " + stored->propagation,
+                         folder.string(), k_remedy);
     auto stored_plan = Plan::read(folder / k_plan_name);
     if (!stored_plan)
         return stored_plan.error();
@@ -69,6 +74,8 @@ Json RunManifest::to_json() const
     json.set("calibration_id", calibration_id);
     if (rotation_seed)
         json.set("rotation", "seed " + std::to_string(*rotation_seed));
+    if (!propagation.empty())
+        json.set("propagation", propagation);
     return json;
 }
 
@@ -85,7 +92,7 @@ Result<RunManifest> RunManifest::read(const fs::path& folder)
                                      (*json)["version"].dump(), k_version),
                          folder.string(), "Use the version of the program that made the run");
     return RunManifest{(*json)["checkpoint"]["path"].string(), (*json)["checkpoint"]["hash"].string(),
-                       (*json)["calibration_id"].string(), {}};
+                       (*json)["calibration_id"].string(), {}, (*json)["propagation"].string()};
 }
 
 FolderLock::FolderLock(FolderLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}

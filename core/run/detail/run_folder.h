@@ -18,6 +18,7 @@ struct RunManifest {
     std::string checkpoint_hash;
     std::string calibration_id; ///< empty: none
     std::optional<std::uint64_t> rotation_seed = {}; ///< of a rotated model; for whoever reads run.json
+    std::string propagation = {}; ///< Propagation::id; empty: layers saw the original model's activations
 
     Json to_json() const;
     static Result<RunManifest> read(const std::filesystem::path& folder);
@@ -48,7 +49,7 @@ struct RunFolder {
     static Result<RunFolder> create(const std::filesystem::path& folder, const RunManifest& manifest,
                                     const Plan& plan, bool replace);
     /// Opens an unfinished run to go on with it; removes what a killed run left half-written. Errors:
-    /// BadInput when it was made from another checkpoint, calibration or plan.
+    /// BadInput when it was made from another checkpoint, calibration, plan or propagated text.
     static Result<RunFolder> resume(const std::filesystem::path& folder, const RunManifest& manifest,
                                     const Plan& plan);
 };

@@ -2,8 +2,10 @@
 #include "app/cli/jobs.h"
 #include "app/cli/table.h"
 #include "core/base/byte_size.h"
+#include "core/evaluate/loss_increase.h"
 #include "core/export/smoothed_checkpoint.h"
 #include "core/plan/plan_budget.h"
+#include "core/run/run.h"
 
 #include <fmt/format.h>
 
@@ -26,7 +28,19 @@ struct PlanOptions {
     BudgetChoices choices;
     std::string weights = "equal";
     std::filesystem::path curves;
+    LossIncreaseOptions loss;
+    std::filesystem::path against;
 };
+
+constexpr Index k_loss_tokens = 4096;
+constexpr Index k_loss_length = 512;
+
+ErrorWeights weights_of(const std::string& id)
+{
+    return id == "tokens"     ? ErrorWeights::Tokens
+           : id == "measured" ? ErrorWeights::Measured
+                              : ErrorWeights::Equal;
+}
 
 /// --bits and --rank fix theirs for all rows, --set for the rows that it names.
 Status fix_given(BudgetChoices& choices, const PlanRequest& request, const Plan& plan)
@@ -52,14 +66,21 @@ Status fix_given(BudgetChoices& choices, const PlanRequest& request, const Plan&
     return {};
 }
 
-Result<BudgetedPlan> fit_to_budget(const PlanOptions& options, const Plan& plan, const Model& model,
+Result<BudgetedPlan> fit_to_budget(const PlanOptions& options, const Plan& plan,
+                                   const std::shared_ptr<const Model>& model,
                                    const CalibrationStore* calibration, Session& session)
 {
     const auto budget = parse_budget(options.budget);
     if (!budget)
         return budget.error();
     BudgetChoices choices = options.choices;
-    choices.weights = options.weights == "tokens" ? ErrorWeights::Tokens : ErrorWeights::Equal;
+    choices.weights = weights_of(options.weights);
+    if ((choices.weights == ErrorWeights::Measured) == options.loss.text.empty())
+        return usage_error("--weights measured and --text belong together", "--weights",
+                           "Give a text of which 4096 tokens are measured, such as the calibration's");
+    auto budget_memory = session.memory_budget();
+    if (!budget_memory)
+        return budget_memory.error();
     if (auto fixed = fix_given(choices, options.request, plan); !fixed)
         return fixed.error();
     auto store = CurveStore::open(options.curves);
@@ -68,11 +89,41 @@ Result<BudgetedPlan> fit_to_budget(const PlanOptions& options, const Plan& plan,
     auto backend = session.backend();
     if (!backend)
         return backend.error();
-    return fit_plan_to_budget(plan, *budget, choices,
-                              {model, calibration, *store, **backend, session.monitor()});
+    const CurveSource source{*model, calibration, *store, **backend, session.monitor()};
+    LossIncreaseOptions loss = options.loss;
+    loss.seed = plan.seed;
+    loss.windows.memory_budget_bytes = *budget_memory;
+    if (loss.windows.length == 0 && model->config().max_positions > 0)
+        loss.windows.length = std::min<Index>(k_loss_length, model->config().max_positions);
+    choices.loss_increases = [&](std::span<const LayerPlan> rows) {
+        return loss_increases(model, rows, source, loss);
+    };
+    return fit_plan_to_budget(plan, *budget, choices, source);
 }
 
-Json budget_json(const BudgetedPlan& fitted)
+/// Errors that a run measured, by layer; only those of rows that it carried out as the plan has them.
+using MeasuredErrors = std::map<std::string, double, std::less<>>;
+
+Result<MeasuredErrors> measured_errors(const std::filesystem::path& folder, const Plan& plan)
+{
+    MeasuredErrors errors;
+    if (folder.empty())
+        return errors;
+    const auto run = Run::open(folder);
+    if (!run)
+        return run.error();
+    if ((*run)->plan().checkpoint_hash != plan.checkpoint_hash)
+        return bad_input("the run was made from another checkpoint", folder.string());
+    for (const LayerResult& result : (*run)->results()) {
+        const LayerPlan* row = plan.find(result.layer);
+        if (row && row->include && row->method == result.method
+            && row->parameters.to_json() == result.parameters)
+            errors[result.layer] = result.quality.relative_activation_error;
+    }
+    return errors;
+}
+
+Json budget_json(const BudgetedPlan& fitted, const MeasuredErrors& measured)
 {
     Json rows(Json::Array{});
     for (const RowPrediction& row : fitted.rows) {
@@ -80,6 +131,9 @@ Json budget_json(const BudgetedPlan& fitted)
         entry.set("layer", row.layer);
         entry.set("relative_activation_error", std::sqrt(row.squared_error));
         entry.set("interpolated", row.interpolated);
+        entry.set("weight", row.weight);
+        if (const auto found = measured.find(row.layer); found != measured.end())
+            entry.set("measured_activation_error", found->second);
         rows.push_back(std::move(entry));
     }
     Json json;
@@ -113,6 +167,21 @@ std::string parameter_text(const LayerPlan& row, std::string_view name)
     const auto& values = row.parameters.values();
     const auto found = values.find(name);
     return found == values.end() ? "–" : to_string(found->second);
+}
+
+/// What the curves say of each layer, and what a run of the same rows measured.
+std::string prediction_table(const BudgetedPlan& fitted, const MeasuredErrors& measured)
+{
+    Table table({"layer", "weight", "predicted error", "measured error", "measured / predicted"});
+    for (const RowPrediction& row : fitted.rows) {
+        const double predicted = std::sqrt(row.squared_error);
+        const auto found = measured.find(row.layer);
+        const bool known = found != measured.end();
+        table.add({row.layer, figure(row.weight), (row.interpolated ? "~" : "") + figure(predicted),
+                   known ? figure(found->second) : "–",
+                   known && predicted > 0.0 ? fmt::format("{:.3f}", found->second / predicted) : "–"});
+    }
+    return table.text() + "~ lies between measured ranks.\n";
 }
 
 std::string plan_table(const Plan& plan, const Model& model)
@@ -186,8 +255,30 @@ void add_budget_options(CLI::App* command, PlanOptions& options)
         ->needs(budget);
     command
         ->add_option("--weights", options.weights,
-                     "equal: relative errors count alike; tokens: absolute errors of the layers' outputs")
-        ->check(CLI::IsMember({"equal", "tokens"}))
+                     "equal: relative errors count alike; tokens: absolute errors of the layers' outputs; "
+                     "measured: by how much each layer alone raises the loss on --text")
+        ->check(CLI::IsMember({"equal", "tokens", "measured"}))
+        ->needs(budget);
+    options.loss.windows.max_tokens = k_loss_tokens;
+    command->add_option("--text", options.loss.text, "Text for --weights measured")
+        ->type_name("FILE")
+        ->needs(budget);
+    command
+        ->add_option("--tokens", options.loss.windows.max_tokens,
+                     "Tokens of that text to measure on (default: 4096)")
+        ->check(CLI::PositiveNumber)
+        ->type_name("N")
+        ->needs(budget);
+    command
+        ->add_option("--length", options.loss.windows.length,
+                     "Tokens of a window of them (default: 512, or the model's context if that is shorter)")
+        ->check(CLI::PositiveNumber)
+        ->type_name("T")
+        ->needs(budget);
+    command
+        ->add_option("--against", options.against,
+                     "Run of the same rows: shows what it measured beside what is predicted")
+        ->type_name("RUN")
         ->needs(budget);
     command
         ->add_option("--curves", options.curves,
@@ -210,12 +301,15 @@ Result<Output> plan_command(PlanOptions options, Session& session)
         return plan.error();
     std::optional<BudgetedPlan> fitted;
     if (!options.budget.empty()) {
-        auto found = fit_to_budget(options, *plan, **model, calibration->get(), session);
+        auto found = fit_to_budget(options, *plan, *model, calibration->get(), session);
         if (!found)
             return found.error();
         *plan = found->plan;
         fitted = std::move(*found);
     }
+    const auto measured = measured_errors(options.against, *plan);
+    if (!measured)
+        return measured.error();
     if (!options.out.empty()) {
         if (auto written = plan->write(options.out, options.force); !written)
             return written.error();
@@ -235,7 +329,7 @@ Result<Output> plan_command(PlanOptions options, Session& session)
     output.document.set("planned_bytes", size.planned_bytes);
     output.document.set("bits_per_weight", size.bits_per_weight);
     if (fitted)
-        output.document.set("budget", budget_json(*fitted));
+        output.document.set("budget", budget_json(*fitted, *measured));
     output.text =
         plan_table(*plan, **model) + "\n" + chain_lines
         + fmt::format("{} bits per weight · {} instead of {}{}\n", figure(size.bits_per_weight),
@@ -243,6 +337,8 @@ Result<Output> plan_command(PlanOptions options, Session& session)
                       options.out.empty() ? std::string() : " · written to " + options.out.string());
     if (fitted)
         output.text += budget_text(*fitted);
+    if (fitted && !options.against.empty())
+        output.text += "\n" + prediction_table(*fitted, *measured);
     return output;
 }
 

@@ -37,23 +37,147 @@ std::string csv_cell(const std::string& cell)
     return quoted + '"';
 }
 
+/// Every character of `special` behind what `escape` makes of it.
+template <class Escape>
+std::string escaped(const std::string& cell, std::string_view special, const Escape& escape)
+{
+    std::string text;
+    for (const char c : cell) {
+        if (special.find(c) == std::string_view::npos)
+            text += c;
+        else
+            text += escape(c);
+    }
+    return text;
+}
+
+std::string markdown_cell(const std::string& cell)
+{
+    return escaped(cell, "|\\`*_<\n\r",
+                   [](char c) { return c == '\n' || c == '\r' ? std::string(" ") : std::string("\\") + c; });
+}
+
+std::string latex_cell(const std::string& cell)
+{
+    const std::string text = escaped(cell, "&%$#_{}~^\\\n\r", [](char c) -> std::string {
+        switch (c) {
+        case '\n':
+        case '\r':
+            return " ";
+        case '~':
+            return "\\textasciitilde{}";
+        case '^':
+            return "\\textasciicircum{}";
+        case '\\':
+            return "\\textbackslash{}";
+        default:
+            return std::string("\\") + c;
+        }
+    });
+    // What our figures hold beyond ASCII and pdflatex has no letters for.
+    std::string result;
+    for (std::size_t at = 0; at < text.size();) {
+        if (text.compare(at, 2, "±") == 0) {
+            result += "$\\pm$";
+            at += 2;
+        } else if (text.compare(at, 3, "–") == 0) {
+            result += "--";
+            at += 3;
+        } else {
+            result += text[at++];
+        }
+    }
+    return result;
+}
+
 } // namespace
+
+Result<TableFormat> table_format(std::string_view id)
+{
+    if (id == "text")
+        return TableFormat::Text;
+    if (id == "csv")
+        return TableFormat::Csv;
+    if (id == "markdown")
+        return TableFormat::Markdown;
+    if (id == "latex")
+        return TableFormat::Latex;
+    return usage_error(fmt::format("there is no table format \"{}\"", id), "--format",
+                       "Choose text, csv, markdown or latex");
+}
+
+std::vector<bool> Table::number_columns() const
+{
+    std::vector<bool> right(header_.size(), true);
+    for (const auto& row : rows_) {
+        for (std::size_t c = 0; c < header_.size() && c < row.size(); ++c)
+            right[c] = right[c] && is_numeric(row[c]);
+    }
+    right[0] = false;
+    return right;
+}
+
+std::string Table::in(TableFormat format) const
+{
+    switch (format) {
+    case TableFormat::Csv:
+        return csv();
+    case TableFormat::Markdown:
+        return markdown();
+    case TableFormat::Latex:
+        return latex();
+    case TableFormat::Text:
+        break;
+    }
+    return text();
+}
+
+std::string Table::markdown() const
+{
+    std::string text;
+    const auto print = [&](const std::vector<std::string>& row) {
+        for (std::size_t c = 0; c < header_.size(); ++c)
+            text += "| " + (c < row.size() ? markdown_cell(row[c]) : std::string()) + " ";
+        text += "|\n";
+    };
+    print(header_);
+    for (const bool right : number_columns())
+        text += right ? "| ---: " : "| --- ";
+    text += "|\n";
+    for (const auto& row : rows_)
+        print(row);
+    return text;
+}
+
+std::string Table::latex() const
+{
+    std::string text = "\\begin{tabular}{";
+    for (const bool right : number_columns())
+        text += right ? 'r' : 'l';
+    text += "}\n\\toprule\n";
+    const auto print = [&](const std::vector<std::string>& row) {
+        for (std::size_t c = 0; c < header_.size(); ++c)
+            text += (c > 0 ? " & " : "") + (c < row.size() ? latex_cell(row[c]) : std::string());
+        text += " \\\\\n";
+    };
+    print(header_);
+    text += "\\midrule\n";
+    for (const auto& row : rows_)
+        print(row);
+    return text + "\\bottomrule\n\\end{tabular}\n";
+}
 
 std::string Table::text() const
 {
     std::vector<std::size_t> widths(header_.size(), 0);
-    std::vector<bool> right(header_.size(), true);
-    const auto measure = [&](const std::vector<std::string>& row, bool body) {
-        for (std::size_t c = 0; c < header_.size() && c < row.size(); ++c) {
+    const auto measure = [&](const std::vector<std::string>& row) {
+        for (std::size_t c = 0; c < header_.size() && c < row.size(); ++c)
             widths[c] = std::max(widths[c], width(row[c]));
-            if (body && !is_numeric(row[c]))
-                right[c] = false;
-        }
     };
-    measure(header_, false);
+    measure(header_);
     for (const auto& row : rows_)
-        measure(row, true);
-    right[0] = false;
+        measure(row);
+    const std::vector<bool> right = number_columns();
     std::string text;
     const auto print = [&](const std::vector<std::string>& row) {
         std::string line;

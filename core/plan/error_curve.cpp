@@ -248,6 +248,12 @@ Status measure_layer(const CurveSource& source, std::uint64_t seed, std::span<co
 
 } // namespace
 
+std::string curve_key(const LayerPlan& row, const Matrix& weight, const std::string& calibration,
+                      std::uint64_t seed)
+{
+    return curve_key(row, weight_hash(weight), calibration, seed);
+}
+
 double ErrorCurve::error_at(Index rank) const
 {
     if (points.empty())
@@ -294,6 +300,14 @@ Result<CurveStore> CurveStore::open(const std::filesystem::path& file)
             return curve.error().in(fmt::format("{}: curve {}", file.string(), i + 1));
         store.put((*curves)[i]["key"].string(), std::move(*curve));
     }
+    if (const Json::Object* increases = (*json)["loss_increases"].object_if()) {
+        for (const auto& [key, increase] : *increases) {
+            if (!increase.is_number() || !std::isfinite(increase.number()))
+                return bad_input("an increase of the loss must be a number", file.string(),
+                                 "Remove the file; the curves are measured again");
+            store.put_loss_increase(key, increase.number());
+        }
+    }
     return store;
 }
 
@@ -308,6 +322,12 @@ Status CurveStore::save() const
     json.set("format", k_format);
     json.set("version", k_version);
     json.set("curves", std::move(list));
+    if (!increases_.empty()) {
+        Json increases(Json::Object{});
+        for (const auto& [key, increase] : increases_)
+            increases.set(key, increase);
+        json.set("loss_increases", std::move(increases));
+    }
     return write_text_file(file_, json.dump(-1) + "\n", true);
 }
 
@@ -315,6 +335,12 @@ const ErrorCurve* CurveStore::find(const std::string& key) const
 {
     const auto found = curves_.find(key);
     return found == curves_.end() ? nullptr : &found->second;
+}
+
+std::optional<double> CurveStore::loss_increase(const std::string& key) const
+{
+    const auto found = increases_.find(key);
+    return found == increases_.end() ? std::nullopt : std::optional(found->second);
 }
 
 bool ranks_are_nested(const MethodInfo& method)

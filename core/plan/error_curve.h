@@ -11,6 +11,7 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -44,10 +45,19 @@ public:
     void put(const std::string& key, ErrorCurve curve) { curves_[key] = std::move(curve); }
     std::size_t size() const { return curves_.size(); }
 
+    /// Increases of the loss that were measured (ErrorWeights::Measured), under keys of the same kind.
+    std::optional<double> loss_increase(const std::string& key) const;
+    void put_loss_increase(const std::string& key, double increase) { increases_[key] = increase; }
+
 private:
     std::filesystem::path file_;
     std::map<std::string, ErrorCurve> curves_;
+    std::map<std::string, double> increases_;
 };
+
+/// Names a row's result at any rank: weight, method, parameters but the rank, calibration (empty: none), seed.
+std::string curve_key(const LayerPlan& row, const Matrix& weight, const std::string& calibration,
+                      std::uint64_t seed);
 
 /// True for methods that round first and correct the rounding error afterwards: their factors at rank r are
 /// the first r of those at any higher rank, so that one rounding and one decomposition give every rank.

@@ -126,7 +126,7 @@ std::uint64_t row_bytes(const LayerPlan& row, const LinearLayer& layer)
 }
 
 std::vector<BudgetLayer> budget_layers(const OptionTable& table, const std::vector<ErrorCurve>& curves,
-                                       const Model& model, ErrorWeights weights)
+                                       const Model& model)
 {
     std::vector<BudgetLayer> layers;
     for (const std::vector<RowOption>& options : table.options) {
@@ -134,10 +134,55 @@ std::vector<BudgetLayer> budget_layers(const OptionTable& table, const std::vect
         for (const RowOption& option : options)
             layer.options.push_back({row_bytes(option.row, *model.find_linear(option.row.layer)),
                                      curves[option.request].error_at(option.rank)});
-        if (weights == ErrorWeights::Tokens)
-            layer.weight = curves[options.front().request].squared_norm;
     }
     return layers;
+}
+
+/// ω = ΔNLL / e of each layer alone at its cheapest option, no less than a twentieth of the median: what the
+/// loss does not notice on so few tokens is not free (methods-learned §5.2).
+Status measure_weights(const OptionTable& table, const BudgetChoices& choices,
+                       std::vector<BudgetLayer>& layers)
+{
+    constexpr double k_floor = 0.05;
+    if (!choices.loss_increases)
+        return internal_error("measured weights need somebody who measures the loss");
+    std::vector<LayerPlan> cheapest;
+    std::vector<double> errors;
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+        const auto& options = layers[i].options;
+        const auto least =
+            std::min_element(options.begin(), options.end(),
+                             [](const BudgetOption& a, const BudgetOption& b) { return a.bytes < b.bytes; });
+        cheapest.push_back(table.options[i][static_cast<std::size_t>(least - options.begin())].row);
+        errors.push_back(least->error);
+    }
+    const auto increases = choices.loss_increases(cheapest);
+    if (!increases)
+        return increases.error();
+    std::vector<double> weights(layers.size(), 0.0);
+    for (std::size_t i = 0; i < layers.size(); ++i)
+        weights[i] = errors[i] > 0.0 ? std::max(0.0, (*increases)[i]) / errors[i] : 0.0;
+    std::vector<double> sorted = weights;
+    const auto middle = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2);
+    std::nth_element(sorted.begin(), middle, sorted.end());
+    if (!(*middle > 0.0))
+        return bad_input("compressing single layers does not raise the loss on this text", "--weights",
+                         "Measure on more or other text, or choose --weights equal");
+    for (std::size_t i = 0; i < layers.size(); ++i)
+        layers[i].weight = std::max(weights[i], k_floor * *middle);
+    return {};
+}
+
+Status weigh(const OptionTable& table, const std::vector<ErrorCurve>& curves, const BudgetChoices& choices,
+             std::vector<BudgetLayer>& layers)
+{
+    if (choices.weights == ErrorWeights::Measured)
+        return measure_weights(table, choices, layers);
+    if (choices.weights == ErrorWeights::Tokens) {
+        for (std::size_t i = 0; i < layers.size(); ++i)
+            layers[i].weight = curves[table.options[i].front().request].squared_norm;
+    }
+    return {};
 }
 
 } // namespace
@@ -205,7 +250,9 @@ Result<BudgetedPlan> fit_plan_to_budget(const Plan& plan, const SizeBudget& budg
     const auto curves = measure_curves(source, plan.seed, table->requests);
     if (!curves)
         return curves.error();
-    const auto layers = budget_layers(*table, *curves, source.model, choices.weights);
+    auto layers = budget_layers(*table, *curves, source.model);
+    if (auto weighed = weigh(*table, *curves, choices, layers); !weighed)
+        return weighed.error();
     BudgetedPlan result;
     result.plan = plan;
     result.budget_bytes = budget_bytes(budget, plan, source.model);
@@ -216,8 +263,8 @@ Result<BudgetedPlan> fit_plan_to_budget(const Plan& plan, const SizeBudget& budg
         const RowOption& chosen = table->options[i][allocation->choices[i]];
         const ErrorCurve& curve = (*curves)[chosen.request];
         result.plan.rows[table->rows[i]] = chosen.row;
-        result.rows.push_back(
-            {chosen.row.layer, curve.error_at(chosen.rank), !curve.measured_at(chosen.rank)});
+        result.rows.push_back({chosen.row.layer, curve.error_at(chosen.rank), layers[i].weight,
+                               !curve.measured_at(chosen.rank)});
     }
     result.allocation = std::move(*allocation);
     return result;

@@ -5,7 +5,9 @@
 #include "core/plan/error_curve.h"
 #include "core/plan/layer_plan.h"
 
+#include <functional>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,7 +26,11 @@ std::uint64_t budget_bytes(const SizeBudget& budget, const Plan& plan, const Mod
 enum class ErrorWeights : std::uint8_t {
     Equal,  ///< each layer's squared relative activation error alike
     Tokens, ///< the squared error of its outputs, summed over tokens
+    Measured, ///< by how much the loss rises when this layer alone is compressed, for each unit of its error
 };
+
+/// How much the mean loss per token rises when one of the rows is carried out and nothing else is: a number for each.
+using LossIncreases = std::function<Result<std::vector<double>>(std::span<const LayerPlan> rows)>;
 
 /// What may be chosen. Locked rows keep all, rows named in `fixed_*` keep that parameter.
 struct BudgetChoices {
@@ -32,6 +38,7 @@ struct BudgetChoices {
     Index rank_step = 16;
     Index highest_rank = 256;
     ErrorWeights weights = ErrorWeights::Equal;
+    LossIncreases loss_increases; ///< for ErrorWeights::Measured: asked once, for each row's cheapest option
     std::set<std::string, std::less<>> fixed_bits;
     std::set<std::string, std::less<>> fixed_ranks;
 };
@@ -40,6 +47,7 @@ struct BudgetChoices {
 struct RowPrediction {
     std::string layer;
     double squared_error = 0.0; ///< relative
+    double weight = 1.0;        ///< ω, what the allotment multiplies it by
     bool interpolated = false;  ///< between measured ranks
 };
 

@@ -91,6 +91,7 @@ void add_subcommands(Program& program)
     add_methods(program);
     add_plan(program);
     add_compress(program);
+    add_project(program);
     add_evaluate(program);
     add_compare(program);
     add_export(program);

@@ -63,6 +63,7 @@ void add_stats(Program& program);
 void add_methods(Program& program);
 void add_plan(Program& program);
 void add_compress(Program& program);
+void add_project(Program& program);
 void add_evaluate(Program& program);
 void add_compare(Program& program);
 void add_export(Program& program);

@@ -83,8 +83,8 @@ void TestCli::help_of_everything_data()
 {
     QTest::addColumn<QString>("command");
     for (const char* command : {"", "info", "tokenize", "logits", "calibrate", "stats", "methods", "plan",
-                                "compress", "evaluate", "compare", "export", "decompose", "smooth", "sweep", "devices",
-                                "demo"})
+                                "compress", "project", "evaluate", "compare", "export", "decompose", "smooth", "sweep",
+                                "devices", "demo"})
         QTest::newRow(*command ? command : "program") << QString(command);
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "gpu/operations.h"
 
+#include "core/compute/attention_check.h"
+
 #include <cmath>
 
 namespace rankscope::gpu {
@@ -117,16 +119,8 @@ void VulkanBackend::rope(Buffer& x, const RopeShape& shape)
 Buffer VulkanBackend::attention(const Buffer& q, const Buffer& k, const Buffer& v,
                                 const AttentionShape& shape)
 {
-    const char* operation = "attention";
-    require(shape.heads > 0 && shape.kv_heads > 0 && shape.head_dim > 0 && shape.sequence_length > 0,
-            operation, "the shape has an empty dimension");
-    require(shape.heads % shape.kv_heads == 0, operation, "kv heads do not divide the heads");
-    require(q.cols() == shape.heads * shape.head_dim, operation, "queries have another width than the heads");
-    require(k.cols() == shape.kv_heads * shape.head_dim && v.cols() == k.cols(), operation,
-            "keys or values have another width than the kv heads");
-    require(k.rows() == q.rows() && v.rows() == q.rows() && q.rows() % shape.sequence_length == 0, operation,
-            "tokens are not whole sequences");
-    require(k.precision() == q.precision() && v.precision() == q.precision(), operation, "precisions differ");
+    const char* misfit = attention_misfit(q, k, v, shape);
+    require(misfit == nullptr, "attention", misfit);
     const Index length = shape.sequence_length;
     if (!fits({&q, &k, &v}) || rows_per_binding(std::max(q.cols(), k.cols())) < length
         || shape.head_dim > k_largest_head || shape.score_cap > 0.0)

@@ -9,7 +9,6 @@
 #include <utility>
 
 namespace rankscope {
-namespace {
 
 double median(VectorD values)
 {
@@ -19,6 +18,8 @@ double median(VectorD values)
     const Index middle = values.size() / 2;
     return values.size() % 2 == 1 ? values[middle] : 0.5 * (values[middle - 1] + values[middle]);
 }
+
+namespace {
 
 /// The energies of diag H, falling.
 VectorD falling_energies(const ActivationStatistics& statistics)

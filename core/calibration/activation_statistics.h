@@ -10,6 +10,9 @@
 
 namespace rankscope {
 
+/// The middle value, or the mean of the two; 0 of none.
+double median(VectorD values);
+
 /// One-pass, mergeable statistics of one linear input (methods-learned §6.1) and the figures that follow from
 /// them (§6.2). Accumulating tokens in any cut, or merging parts, gives the same figures to rounding.
 class ActivationStatistics {

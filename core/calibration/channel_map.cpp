@@ -6,17 +6,6 @@
 #include <set>
 
 namespace rankscope {
-namespace {
-
-double median_of(const VectorD& values)
-{
-    std::vector<double> sorted(values.begin(), values.end());
-    const auto middle = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2);
-    std::nth_element(sorted.begin(), middle, sorted.end());
-    return *middle;
-}
-
-} // namespace
 
 Result<ChannelMap> channel_map(const CalibrationStore& store, const Model& model, Monitor& monitor)
 {
@@ -32,8 +21,8 @@ Result<ChannelMap> channel_map(const CalibrationStore& store, const Model& model
         ChannelMap::Row row{layer.name, layer.block, layer.role, statistics->max_abs(), statistics->rms()};
         if (row.rms.size() == 0)
             continue;
-        row.median_max_abs = median_of(row.max_abs);
-        row.median_rms = median_of(row.rms);
+        row.median_max_abs = median(row.max_abs);
+        row.median_rms = median(row.rms);
         map.rows.push_back(std::move(row));
     }
     return map;
@@ -46,7 +35,7 @@ std::vector<Index> persistent_channels(std::span<const VectorD* const> rows, dou
     const Index channels = rows.front()->size();
     std::vector<Index> often(static_cast<std::size_t>(channels), 0);
     for (const VectorD* row : rows) {
-        const double border = factor * median_of(*row);
+        const double border = factor * median(*row);
         for (Index j = 0; j < channels; ++j)
             often[static_cast<std::size_t>(j)] += (*row)[j] > border ? 1 : 0;
     }

@@ -587,6 +587,12 @@ double planned_bits_per_weight(const LayerPlan& row, const LinearLayer& layer)
     return grid_bits_per_weight(grid, layer.out, layer.in) + low_rank / weights;
 }
 
+std::uint64_t planned_bytes(const LayerPlan& row, const LinearLayer& layer)
+{
+    const double weights = static_cast<double>(layer.out * layer.in);
+    return static_cast<std::uint64_t>(std::ceil(planned_bits_per_weight(row, layer) * weights / 8.0));
+}
+
 PlanSize planned_size(const Plan& plan, const Model& model)
 {
     PlanSize size;

@@ -64,6 +64,8 @@ bool glob_match_any(std::string_view patterns, std::string_view name);
 
 /// Exact size of a row's result before it is computed: bits per weight incl. scales, zeros and factors.
 double planned_bits_per_weight(const LayerPlan& row, const LinearLayer& layer);
+/// The same in bytes, rounded up.
+std::uint64_t planned_bytes(const LayerPlan& row, const LinearLayer& layer);
 struct PlanSize {
     std::uint64_t original_bytes = 0;   ///< included linears as stored in the checkpoint
     std::uint64_t planned_bytes = 0;

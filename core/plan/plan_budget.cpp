@@ -119,12 +119,6 @@ Result<OptionTable> option_table(const Plan& plan, const Model& model, const Bud
     return table;
 }
 
-std::uint64_t row_bytes(const LayerPlan& row, const LinearLayer& layer)
-{
-    const double weights = static_cast<double>(layer.out * layer.in);
-    return static_cast<std::uint64_t>(std::ceil(planned_bits_per_weight(row, layer) * weights / 8.0));
-}
-
 std::vector<BudgetLayer> budget_layers(const OptionTable& table, const std::vector<ErrorCurve>& curves,
                                        const Model& model)
 {
@@ -132,7 +126,7 @@ std::vector<BudgetLayer> budget_layers(const OptionTable& table, const std::vect
     for (const std::vector<RowOption>& options : table.options) {
         BudgetLayer& layer = layers.emplace_back();
         for (const RowOption& option : options)
-            layer.options.push_back({row_bytes(option.row, *model.find_linear(option.row.layer)),
+            layer.options.push_back({planned_bytes(option.row, *model.find_linear(option.row.layer)),
                                      curves[option.request].error_at(option.rank)});
     }
     return layers;

@@ -9,12 +9,6 @@
 namespace rankscope {
 namespace {
 
-std::uint64_t stored_bytes(const LayerPlan& row, const LinearLayer& layer)
-{
-    const double weights = static_cast<double>(layer.out * layer.in);
-    return static_cast<std::uint64_t>(std::ceil(planned_bits_per_weight(row, layer) * weights / 8.0));
-}
-
 std::vector<Index> ranks_of(const LayerSpectrum& spectrum, const LinearLayer& layer,
                             const RankAllotment::Ranks& limits)
 {
@@ -58,7 +52,7 @@ Result<RankAllotment> RankAllotment::make(const Plan& plan, const Model& model,
         Row row{i, {}, spectrum != nullptr};
         BudgetLayer options;
         const auto add = [&](const LayerPlan& option, Index rank) {
-            options.options.push_back({stored_bytes(option, *layer), squared_error(spectrum, rank)});
+            options.options.push_back({planned_bytes(option, *layer), squared_error(spectrum, rank)});
             row.options.push_back(option);
         };
         const ParameterInfo* info = method->info().find("rank");

@@ -5,6 +5,8 @@
 // scales them down when a larger score comes. Memory does not grow with the square of the length. Scores
 // stand keys × queries, so that a vector holds queries and the softmax needs no sums across a vector.
 #include "core/compute/detail/attention_parts.h"
+
+#include "core/compute/attention_check.h"
 #include "core/compute/detail/cpu_backend.h"
 #include "core/compute/detail/panels.h"
 #include "core/compute/detail/vector_math.h"
@@ -250,16 +252,8 @@ void attend(const AttentionJob<T>& job, Index sequence, Index head, Index begin)
 
 void require_attention(const Buffer& q, const Buffer& k, const Buffer& v, const AttentionShape& shape)
 {
-    const char* operation = "attention";
-    require(shape.heads > 0 && shape.kv_heads > 0 && shape.head_dim > 0 && shape.sequence_length > 0,
-            operation, "the shape has an empty dimension");
-    require(shape.heads % shape.kv_heads == 0, operation, "kv heads do not divide the heads");
-    require(q.cols() == shape.heads * shape.head_dim, operation, "queries have another width than the heads");
-    require(k.cols() == shape.kv_heads * shape.head_dim && v.cols() == k.cols(), operation,
-            "keys or values have another width than the kv heads");
-    require(k.rows() == q.rows() && v.rows() == q.rows() && q.rows() % shape.sequence_length == 0, operation,
-            "tokens are not whole sequences");
-    require(k.precision() == q.precision() && v.precision() == q.precision(), operation, "precisions differ");
+    const char* misfit = attention_misfit(q, k, v, shape);
+    require(misfit == nullptr, "attention", misfit);
 }
 
 Buffer CpuBackend::attention(const Buffer& q, const Buffer& k, const Buffer& v, const AttentionShape& shape)

@@ -4,6 +4,7 @@
 #include "app/cli/session.h"
 #include "app/cli/table.h"
 #include "core/base/atomic_file.h"
+#include "core/base/sha256.h"
 #include "core/evaluate/evaluation_record.h"
 #include "core/evaluate/multiple_choice.h"
 #include "core/evaluate/simulated_pass.h"
@@ -251,6 +252,8 @@ Result<std::vector<ChoiceTask>> read_tasks(const EvaluateOptions& options)
                            "Give --text FILE, --tasks FILE.jsonl, or both");
     if (!options.predictions.empty() && options.tasks.empty())
         return usage_error("--predictions belongs to --tasks", "--predictions");
+    if (!options.perplexity.state.empty() && options.text.empty())
+        return usage_error("--resume belongs to --text", "--resume");
     std::error_code problem;
     if (!options.predictions.empty() && std::filesystem::exists(options.predictions, problem)
         && !options.force)
@@ -329,6 +332,45 @@ std::string activations_text(const Subject& subject, const EvaluateOptions& opti
     return text;
 }
 
+/// Names weights as an interrupted evaluation has to find them again: headers, sizes and times of a
+/// checkpoint's files, and of a run its plan and what its layers came out as.
+std::string weights_key(const Subject& subject)
+{
+    std::string key = subject.model->checkpoint().header_hash();
+    for (const std::filesystem::path& file : subject.model->checkpoint().files()) {
+        std::error_code problem;
+        const auto bytes = std::filesystem::file_size(file, problem);
+        const auto changed = std::filesystem::last_write_time(file, problem).time_since_epoch().count();
+        key += fmt::format(" {} {}", bytes, changed);
+    }
+    if (!subject.run)
+        return key;
+    key += subject.run->plan().to_json().dump();
+    for (const LayerResult& result : subject.run->results())
+        key += fmt::format(" {} {} {}", result.layer, result.quality.relative_error,
+                           result.quality.relative_activation_error);
+    return key;
+}
+
+/// Everything beside text and windows that an interrupted evaluation depends on.
+Result<std::string> state_key(const EvaluateOptions& options, const Subject& subject,
+                              const std::optional<Subject>& original, const Backend& backend)
+{
+    std::string key =
+        fmt::format("{}\n{}\n{} {} {}", weights_key(subject), original ? weights_key(*original) : "",
+                    options.activations.bits, options.activations.clip, backend.id());
+    if (const auto& simulation = options.perplexity.simulation) {
+        key += fmt::format(" {} {}", options.simulate, simulation->ranges_samples);
+        if (!simulation->ranges_text.empty()) {
+            const auto hash = sha256_file(simulation->ranges_text);
+            if (!hash)
+                return hash.error();
+            key += " " + *hash;
+        }
+    }
+    return sha256_hex(key);
+}
+
 Result<Output> measure(EvaluateOptions options, Session& session)
 {
     auto tasks = read_tasks(options);
@@ -347,6 +389,12 @@ Result<Output> measure(EvaluateOptions options, Session& session)
     auto backend = session.backend();
     if (!backend)
         return backend.error();
+    if (!options.perplexity.state.empty()) {
+        auto key = state_key(options, *subject, *original, **backend);
+        if (!key)
+            return key.error();
+        options.perplexity.state_key = std::move(*key);
+    }
     Output output;
     if (!options.text.empty()) {
         auto measured = measure_text(options, *subject, *original, **backend, session.monitor());
@@ -464,6 +512,11 @@ void add_evaluate(Program& program)
         ->check(CLI::Range(1, 1 << 20))
         ->needs(simulate)
         ->type_name("N");
+    command
+        ->add_option("--resume", options->perplexity.state,
+                     "Keep finished windows of the text in this file and go on from those it holds; it is "
+                     "removed at the end")
+        ->type_name("FILE");
     command->add_flag("--no-original", options->no_original, "Of a run: leave out the comparison");
 }
 

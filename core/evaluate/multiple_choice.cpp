@@ -252,16 +252,20 @@ Result<ChoiceResult> score_task(const Model& model, const WeightSource& weights,
     auto requests = encode_task(model, task, result);
     if (!requests)
         return requests.error();
+    const std::map<Index, Bucket> buckets = make_buckets(*requests, context_of(model));
+    std::vector<const TokenWindows*> texts;
+    for (const auto& [length, bucket] : buckets)
+        texts.push_back(&bucket.windows);
+    detail::StageMonitor stage(monitor, task.name + ": ");
+    auto states = detail::final_states(model, weights, texts, options.memory_budget_bytes, backend, stage);
+    if (!states)
+        return states.error();
     auto head = OutputHead::load(model, backend);
     if (!head)
         return head.error();
-    for (const auto& [length, bucket] : make_buckets(*requests, context_of(model))) {
-        detail::StageMonitor stage(monitor, task.name + ", " + std::to_string(length) + " tokens: ");
-        auto states = detail::final_states(model, weights, bucket.windows, options.memory_budget_bytes, 1,
-                                           backend, stage);
-        if (!states)
-            return states.error();
-        auto scored = score_bucket(bucket, *head, *states, detail::logit_rows(model), backend, stage);
+    auto of_bucket = states->begin();
+    for (const auto& [length, bucket] : buckets) {
+        auto scored = score_bucket(bucket, *head, *of_bucket++, detail::logit_rows(model), backend, stage);
         if (!scored)
             return scored.error();
     }

@@ -6,7 +6,7 @@
 #include "core/evaluate/perplexity.h"
 
 #include "core/compute/job_border.h"
-#include "core/evaluate/detail/text_pass.h"
+#include "core/evaluate/detail/evaluation_state.h"
 
 #include <chrono>
 #include <cmath>
@@ -59,14 +59,15 @@ double PerplexityResult::word_perplexity() const
 
 namespace {
 
-Result<std::vector<WindowLoss>> window_losses(const Model& model, const detail::ScoredText& text,
-                                              HiddenStates& states, Backend& backend, Monitor& monitor)
+Result<std::vector<detail::WindowRecord>> window_losses(const Model& model, const detail::ScoredText& text,
+                                                        HiddenStates& states, Backend& backend,
+                                                        Monitor& monitor)
 {
     auto head = OutputHead::load(model, backend);
     if (!head)
         return head.error();
     const auto windows = static_cast<std::size_t>(text.windows.count());
-    std::vector<WindowLoss> losses(windows);
+    std::vector<detail::WindowRecord> records(windows);
     auto done = detail::visit_scored_rows(
         text, detail::logit_rows(model), [&](const detail::ScoredRows& rows) -> Status {
             monitor.throw_if_cancelled();
@@ -75,15 +76,15 @@ Result<std::vector<WindowLoss>> window_losses(const Model& model, const detail::
             states.release(rows.first, rows.count);
             const double loss = backend.cross_entropy(head->logits(hidden, backend), rows.targets).sum();
             if (!std::isfinite(loss))
-                return detail::logits_not_finite(rows.window);
-            WindowLoss& window = losses[static_cast<std::size_t>(rows.window)];
-            window.nll_sum += loss;
+                return detail::logits_not_finite(text.first_window + rows.window);
+            detail::WindowRecord& window = records[static_cast<std::size_t>(rows.window)];
+            window.after += loss;
             window.targets += rows.count;
             return {};
         });
     if (!done)
         return done.error();
-    return losses;
+    return records;
 }
 
 Result<PerplexityResult> measure_text(const Model& model, const WeightSource& weights,
@@ -95,14 +96,21 @@ Result<PerplexityResult> measure_text(const Model& model, const WeightSource& we
     auto scored = detail::score_text(model, text, options);
     if (!scored)
         return scored.error();
-    auto states = detail::evaluated_states(model, weights, scored->windows, options, 1, backend, monitor);
-    if (!states)
-        return states.error();
-    auto losses = window_losses(model, *scored, *states, backend, monitor);
-    if (!losses)
-        return losses.error();
+    const auto measure = [&](const detail::ScoredText& chunk,
+                             Monitor& stage) -> Result<std::vector<detail::WindowRecord>> {
+        auto states = detail::evaluated_states(model, weights, chunk.windows, options, 1, backend, stage);
+        if (!states)
+            return states.error();
+        return window_losses(model, chunk, *states, backend, stage);
+    };
+    const auto records = detail::measure_windows(*scored, options, "perplexity", monitor, measure);
+    if (!records)
+        return records.error();
+    std::vector<WindowLoss> losses;
+    for (const detail::WindowRecord& record : *records)
+        losses.push_back({record.after, record.targets});
     PerplexityResult result = detail::result_of(*scored, options);
-    summarize(*losses, result);
+    summarize(losses, result);
     result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return result;
 }
@@ -113,7 +121,7 @@ Result<PerplexityResult> perplexity(std::shared_ptr<const Model> model, const We
                                     const std::filesystem::path& text, const PerplexityOptions& options,
                                     Backend& backend, Monitor& monitor)
 {
-    return at_job_border("nothing was measured",
+    return at_job_border(detail::what_remains(options),
                          [&] { return measure_text(*model, weights, text, options, backend, monitor); });
 }
 

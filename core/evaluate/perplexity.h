@@ -34,6 +34,10 @@ struct PerplexityOptions {
     std::uint64_t memory_budget_bytes = 0; ///< 0 = no limit; beyond it hidden states go to a scratch file
     /// Rounding of activations in what is evaluated; an original beside it is computed without. Null: none.
     std::shared_ptr<const ActivationSimulation> simulation{};
+    /// Not empty: finished windows are kept in this file, and those that it holds are taken from it; it goes
+    /// when all are done. `state_key` names the weights: a file of others is refused.
+    std::filesystem::path state = {};
+    std::string state_key = {};
 };
 
 struct PerplexityResult {

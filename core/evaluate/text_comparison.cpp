@@ -6,7 +6,7 @@
 #include "core/evaluate/text_comparison.h"
 
 #include "core/compute/job_border.h"
-#include "core/evaluate/detail/text_pass.h"
+#include "core/evaluate/detail/evaluation_state.h"
 
 #include <algorithm>
 #include <chrono>
@@ -21,17 +21,6 @@ double seconds_since(Clock::time_point start)
 {
     return std::chrono::duration<double>(Clock::now() - start).count();
 }
-
-/// What both heads say of the scored rows, as it comes.
-struct Tally {
-    std::vector<WindowLoss> original;
-    std::vector<WindowLoss> compressed;
-    std::vector<double> window_kl;  ///< sums
-    std::vector<float> divergences; ///< of every token
-    std::uint64_t same_top = 0;
-
-    explicit Tally(std::size_t windows) : original(windows), compressed(windows), window_kl(windows) {}
-};
 
 /// One of the two: its final hidden states and its head.
 struct Side {
@@ -59,47 +48,52 @@ Result<Side> run_side(const EvaluatedModel& subject, const TokenWindows& windows
     return Side{std::move(*states), std::move(*head)};
 }
 
-Status add_rows(const detail::ScoredRows& rows, const Buffer& reference, const Buffer& logits, Tally& tally,
-                Backend& backend)
+/// What both heads say of some rows of the record's window.
+Status add_rows(const detail::ScoredRows& rows, const Buffer& reference, const Buffer& logits,
+                detail::WindowRecord& record, Backend& backend)
 {
     const double before = backend.cross_entropy(reference, rows.targets).sum();
     const double after = backend.cross_entropy(logits, rows.targets).sum();
     if (!std::isfinite(before) || !std::isfinite(after))
         return detail::logits_not_finite(rows.window);
-    const auto window = static_cast<std::size_t>(rows.window);
-    tally.original[window].nll_sum += before;
-    tally.original[window].targets += rows.count;
-    tally.compressed[window].nll_sum += after;
-    tally.compressed[window].targets += rows.count;
+    record.before += before;
+    record.after += after;
+    record.targets += rows.count;
     const VectorD divergence = backend.kl_divergence(reference, logits);
-    tally.window_kl[window] += divergence.sum();
+    record.kl += divergence.sum();
     for (const double kl : divergence)
-        tally.divergences.push_back(static_cast<float>(kl));
+        record.divergences.push_back(static_cast<float>(kl));
     const std::vector<Index> top = backend.row_argmax(reference);
     const std::vector<Index> other = backend.row_argmax(logits);
     for (std::size_t i = 0; i < top.size(); ++i)
-        tally.same_top += top[i] == other[i] ? 1 : 0;
+        record.same_top += top[i] == other[i] ? 1 : 0;
     return {};
 }
 
-Divergence summarize(Tally& tally)
+Divergence summarize(const std::vector<detail::WindowRecord>& records)
 {
     Divergence result;
-    const auto tokens = static_cast<double>(tally.divergences.size());
-    if (tally.divergences.empty())
+    std::vector<float> divergences;
+    std::uint64_t same_top = 0;
+    for (const detail::WindowRecord& record : records) {
+        divergences.insert(divergences.end(), record.divergences.begin(), record.divergences.end());
+        same_top += record.same_top;
+    }
+    if (divergences.empty())
         return result;
-    for (const double sum : tally.window_kl)
-        result.mean_kl += sum / tokens;
-    result.same_top = static_cast<double>(tally.same_top) / tokens;
+    const auto tokens = static_cast<double>(divergences.size());
+    for (const detail::WindowRecord& record : records)
+        result.mean_kl += record.kl / tokens;
+    result.same_top = static_cast<double>(same_top) / tokens;
     const auto rank = static_cast<std::ptrdiff_t>(std::ceil(0.99 * tokens)) - 1;
-    std::nth_element(tally.divergences.begin(), tally.divergences.begin() + rank, tally.divergences.end());
-    result.kl_99 = static_cast<double>(tally.divergences[static_cast<std::size_t>(rank)]);
-    const auto windows = static_cast<double>(tally.window_kl.size());
-    if (tally.window_kl.size() < 2)
+    std::nth_element(divergences.begin(), divergences.begin() + rank, divergences.end());
+    result.kl_99 = static_cast<double>(divergences[static_cast<std::size_t>(rank)]);
+    const auto windows = static_cast<double>(records.size());
+    if (records.size() < 2)
         return result;
     double spread = 0.0;
-    for (std::size_t i = 0; i < tally.window_kl.size(); ++i) {
-        const double mean = tally.window_kl[i] / static_cast<double>(tally.original[i].targets);
+    for (const detail::WindowRecord& record : records) {
+        const double mean = record.kl / static_cast<double>(record.targets);
         spread += (mean - result.mean_kl) * (mean - result.mean_kl);
     }
     result.standard_error = std::sqrt(spread / (windows - 1.0) / windows);
@@ -117,6 +111,50 @@ Status same_vocabulary(const EvaluatedModel& original, const EvaluatedModel& com
                      compressed.model->path().string(), "Compare a model with its own original");
 }
 
+/// What a pass works with.
+struct PassTools {
+    const PerplexityOptions& options;
+    Backend& backend;
+    Monitor& monitor;
+};
+
+/// Adds to the seconds of both.
+Result<std::vector<detail::WindowRecord>> compare_windows(const EvaluatedModel& original,
+                                                          const EvaluatedModel& compressed,
+                                                          const detail::ScoredText& text,
+                                                          const PassTools& tools, TextComparison& times)
+{
+    auto start = Clock::now();
+    detail::StageMonitor first(tools.monitor, "original: ");
+    PerplexityOptions unrounded = tools.options;
+    unrounded.simulation = nullptr;
+    auto before = run_side(original, text.windows, unrounded, tools.backend, first);
+    if (!before)
+        return before.error();
+    times.original.seconds += seconds_since(start);
+    start = Clock::now();
+    detail::StageMonitor second(tools.monitor, "compressed: ");
+    auto after = run_side(compressed, text.windows, tools.options, tools.backend, second);
+    if (!after)
+        return after.error();
+    times.compressed.seconds += seconds_since(start);
+    start = Clock::now();
+    const auto windows = static_cast<std::size_t>(text.windows.count());
+    std::vector<detail::WindowRecord> records(windows);
+    auto done = detail::visit_scored_rows(
+        text, detail::logit_rows(*original.model), [&](const detail::ScoredRows& rows) {
+            tools.monitor.throw_if_cancelled();
+            tools.monitor.report(static_cast<std::uint64_t>(rows.window), windows, "logits");
+            return add_rows(rows, before->logits(rows, tools.backend), after->logits(rows, tools.backend),
+                            records[static_cast<std::size_t>(rows.window)], tools.backend);
+        });
+    if (!done)
+        return done.error();
+    times.original.seconds += seconds_since(start) / 2.0; // the heads were applied to both at once
+    times.compressed.seconds += seconds_since(start) / 2.0;
+    return records;
+}
+
 Result<TextComparison> compare(const EvaluatedModel& original, const EvaluatedModel& compressed,
                                const std::filesystem::path& text, const PerplexityOptions& options,
                                Backend& backend, Monitor& monitor)
@@ -128,37 +166,21 @@ Result<TextComparison> compare(const EvaluatedModel& original, const EvaluatedMo
     if (!scored)
         return scored.error();
     TextComparison result{detail::result_of(*scored, options), detail::result_of(*scored, options), {}};
-    auto start = Clock::now();
-    detail::StageMonitor first(monitor, "original: ");
-    PerplexityOptions unrounded = options;
-    unrounded.simulation = nullptr;
-    auto before = run_side(original, scored->windows, unrounded, backend, first);
-    if (!before)
-        return before.error();
-    result.original.seconds = seconds_since(start);
-    start = Clock::now();
-    detail::StageMonitor second(monitor, "compressed: ");
-    auto after = run_side(compressed, scored->windows, options, backend, second);
-    if (!after)
-        return after.error();
-    result.compressed.seconds = seconds_since(start);
-    start = Clock::now();
-    const auto windows = static_cast<std::size_t>(scored->windows.count());
-    Tally tally(windows);
-    auto done = detail::visit_scored_rows(
-        *scored, detail::logit_rows(*original.model), [&](const detail::ScoredRows& rows) {
-            monitor.throw_if_cancelled();
-            monitor.report(static_cast<std::uint64_t>(rows.window), windows, "logits");
-            return add_rows(rows, before->logits(rows, backend), after->logits(rows, backend), tally,
-                            backend);
-        });
-    if (!done)
-        return done.error();
-    summarize(tally.original, result.original);
-    summarize(tally.compressed, result.compressed);
-    result.original.seconds += seconds_since(start) / 2.0; // the heads were applied to both at once
-    result.compressed.seconds += seconds_since(start) / 2.0;
-    result.divergence = summarize(tally);
+    const auto measure = [&](const detail::ScoredText& chunk, Monitor& stage) {
+        return compare_windows(original, compressed, chunk, {options, backend, stage}, result);
+    };
+    const auto records = detail::measure_windows(*scored, options, "comparison", monitor, measure);
+    if (!records)
+        return records.error();
+    std::vector<WindowLoss> before;
+    std::vector<WindowLoss> after;
+    for (const detail::WindowRecord& record : *records) {
+        before.push_back({record.before, record.targets});
+        after.push_back({record.after, record.targets});
+    }
+    summarize(before, result.original);
+    summarize(after, result.compressed);
+    result.divergence = summarize(*records);
     return result;
 }
 
@@ -168,7 +190,7 @@ Result<TextComparison> compare_on_text(const EvaluatedModel& original, const Eva
                                        const std::filesystem::path& text, const PerplexityOptions& options,
                                        Backend& backend, Monitor& monitor)
 {
-    return at_job_border("nothing was measured",
+    return at_job_border(detail::what_remains(options),
                          [&] { return compare(original, compressed, text, options, backend, monitor); });
 }
 

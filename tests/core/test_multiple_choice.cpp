@@ -31,6 +31,7 @@ private slots:
     void long_contexts_lose_their_beginning();
     void accuracy_and_its_error();
     void budget_and_batching_do_not_matter();
+    void each_weight_is_loaded_once();
     void can_be_cancelled();
 
 private:
@@ -279,6 +280,37 @@ void TestMultipleChoice::budget_and_batching_do_not_matter()
         VERIFY_OK(alone);
         QVERIFY(std::abs(alone->scores[0][0].log_likelihood - together->scores[i][0].log_likelihood) < 1e-3);
     }
+}
+
+void TestMultipleChoice::each_weight_is_loaded_once()
+{
+    class Counted final : public WeightSource {
+    public:
+        explicit Counted(const WeightSource& weights) : weights_(weights) {}
+        Result<LinearWeight> linear(const LinearLayer& layer, Backend& backend) const override
+        {
+            ++loads;
+            return weights_.linear(layer, backend);
+        }
+        mutable std::size_t loads = 0;
+
+    private:
+        const WeightSource& weights_;
+    } counted(*weights_);
+    std::vector<ChoiceItem> items; // of many lengths
+    for (std::size_t words = 1; words < 120; words += 17) {
+        std::string context = "Once";
+        for (std::size_t word = 0; word < words; ++word)
+            context += " upon";
+        items.push_back({{context}, {"a time", "the sea"}, 0, false});
+    }
+    const auto result = multiple_choice(model_, counted, task_of(items), {}, *backend_, silent_monitor());
+    VERIFY_OK(result);
+    QCOMPARE(counted.loads, model_->linears().size());
+    const auto plain = score(task_of(items));
+    VERIFY_OK(plain);
+    for (std::size_t i = 0; i < items.size(); ++i)
+        QCOMPARE(result->scores[i][0].log_likelihood, plain->scores[i][0].log_likelihood);
 }
 
 void TestMultipleChoice::can_be_cancelled()

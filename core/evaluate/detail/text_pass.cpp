@@ -4,6 +4,7 @@
 #include "core/evaluate/simulated_pass.h"
 
 #include <algorithm>
+#include <map>
 
 namespace rankscope::detail {
 namespace {
@@ -39,7 +40,7 @@ std::uint64_t count_words(std::string_view text)
 /// Position of the first token of a window that counts as a target.
 Index first_target(const ScoredText& text, Index window)
 {
-    return window == 0 ? 1 : std::max<Index>(1, text.windows.length - text.stride);
+    return text.first_window + window == 0 ? 1 : std::max<Index>(1, text.windows.length - text.stride);
 }
 
 /// What the heads need at a time beside the hidden states: a weight twice while it is loaded, and logits.
@@ -50,6 +51,56 @@ std::uint64_t head_bytes(const Model& model, Index length, int passes)
     const auto heads = static_cast<std::uint64_t>(passes);
     return (heads + 1) * vocabulary * static_cast<std::uint64_t>(model.config().hidden) * sizeof(float)
            + 2 * heads * rows * vocabulary * sizeof(float);
+}
+
+/// A block's linears, kept as long as they are the ones that are asked for.
+class KeptBlock final : public WeightSource {
+public:
+    explicit KeptBlock(const WeightSource& weights) : weights_(weights) {}
+    Result<LinearWeight> linear(const LinearLayer& layer, Backend& backend) const override
+    {
+        return weights_.linear(layer, backend);
+    }
+    Result<LinearWeight> prepared_linear(const LinearLayer& layer, Backend& backend) const override
+    {
+        if (layer.block != block_)
+            kept_.clear();
+        block_ = layer.block;
+        if (const auto found = kept_.find(layer.name); found != kept_.end())
+            return found->second;
+        auto weight = weights_.prepared_linear(layer, backend);
+        if (weight)
+            kept_.emplace(layer.name, *weight);
+        return weight;
+    }
+
+private:
+    const WeightSource& weights_;
+    mutable int block_ = -1;
+    mutable std::map<std::string, LinearWeight> kept_;
+};
+
+/// Counts the reports of several passes as steps of one.
+class StepMonitor final : public Monitor {
+public:
+    StepMonitor(Monitor& monitor, std::uint64_t total) : monitor_(monitor), total_(total) {}
+    void report(std::uint64_t, std::uint64_t, std::string_view what) override
+    {
+        monitor_.report(done_++, total_, what);
+    }
+    void warn(std::string_view sentence) override { monitor_.warn(sentence); }
+    bool cancelled() const override { return monitor_.cancelled(); }
+
+private:
+    Monitor& monitor_;
+    std::uint64_t done_ = 0;
+    std::uint64_t total_;
+};
+
+std::uint64_t batches_of(const TokenWindows& windows)
+{
+    const Index step = windows_per_batch(windows.length);
+    return static_cast<std::uint64_t>((windows.count() + step - 1) / step);
 }
 
 } // namespace
@@ -111,6 +162,48 @@ Result<HiddenStates> final_states(const Model& model, const WeightSource& weight
         return states.error();
     if (auto done = stream_blocks(model, weights, windows, *states, {}, backend, monitor); !done)
         return done.error();
+    return states;
+}
+
+Result<std::vector<HiddenStates>> final_states(const Model& model, const WeightSource& weights,
+                                               std::span<const TokenWindows* const> texts,
+                                               std::uint64_t memory_budget_bytes, Backend& backend,
+                                               Monitor& monitor)
+{
+    const KeptBlock block_weights(weights);
+    const auto blocks = static_cast<int>(model.config().blocks);
+    std::uint64_t fixed = 0;
+    std::uint64_t steps = 0;
+    for (const TokenWindows* windows : texts) {
+        const PassMemory memory = pass_memory(model, windows->count(), windows->length);
+        fixed = std::max(
+            {fixed, memory.block_weights + memory.activations, head_bytes(model, windows->length, 1)});
+        steps += batches_of(*windows) * static_cast<std::uint64_t>(blocks + 1);
+    }
+    StepMonitor counted(monitor, steps);
+    std::vector<HiddenStates> states;
+    std::vector<StreamingPass> passes;
+    std::error_code ignored;
+    for (const TokenWindows* windows : texts) {
+        auto made =
+            make_hidden_states(static_cast<Index>(windows->tokens.size()), model.config().hidden, fixed,
+                               memory_budget_bytes, std::filesystem::temp_directory_path(ignored));
+        if (!made)
+            return made.error();
+        fixed += made->in_file()
+                     ? 0
+                     : windows->tokens.size() * static_cast<std::uint64_t>(made->width()) * sizeof(float);
+        states.push_back(std::move(*made));
+        passes.emplace_back(model, *windows, backend, counted);
+        if (auto embedded = passes.back().embed(states.back()); !embedded)
+            return embedded.error();
+    }
+    for (int block = 0; block < blocks; ++block) {
+        for (std::size_t i = 0; i < passes.size(); ++i) {
+            if (auto done = passes[i].run_block(block, {block_weights, states[i]}, {}); !done)
+                return done.error();
+        }
+    }
     return states;
 }
 

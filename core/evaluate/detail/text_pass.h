@@ -6,13 +6,16 @@
 #include "core/evaluate/perplexity.h"
 
 #include <functional>
+#include <span>
 #include <string>
+#include <vector>
 
 namespace rankscope::detail {
 
 /// A text cut into windows by a protocol, and what of it counts.
 struct ScoredText {
     TokenWindows windows;
+    Index first_window = 0;  ///< number of windows' first one, where they are a stretch of the text's
     Index stride = 0;        ///< text tokens from one window to the next
     std::uint64_t words = 0; ///< stretches without white space in the text that the windows cover
     std::string file;        ///< file name only
@@ -31,6 +34,13 @@ Result<HiddenStates> final_states(const Model& model, const WeightSource& weight
                                   const TokenWindows& windows, std::uint64_t memory_budget_bytes, int passes,
                                   Backend& backend, Monitor& monitor);
 
+/// The same for several texts, each with windows of its own length: every block's weights are loaded once.
+/// Progress counts the batches of all texts together.
+Result<std::vector<HiddenStates>> final_states(const Model& model, const WeightSource& weights,
+                                               std::span<const TokenWindows* const> texts,
+                                               std::uint64_t memory_budget_bytes, Backend& backend,
+                                               Monitor& monitor);
+
 /// The same for what is evaluated: with rounded activations where the options say so.
 Result<HiddenStates> evaluated_states(const Model& model, const WeightSource& weights,
                                       const TokenWindows& windows, const PerplexityOptions& options,
@@ -41,8 +51,8 @@ Index logit_rows(const Model& model);
 
 /// A stretch of rows whose next tokens are scored, all in one window.
 struct ScoredRows {
-    Index window = 0;
-    Index first = 0; ///< row of the hidden states
+    Index window = 0; ///< among those that are scored, whatever first_window
+    Index first = 0;  ///< row of the hidden states
     Index count = 0;
     std::vector<Index> targets; ///< the token after each row
 };

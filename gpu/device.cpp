@@ -55,22 +55,28 @@ std::string version_text(std::uint32_t version)
                        VK_API_VERSION_PATCH(version));
 }
 
-std::optional<std::uint32_t> compute_family(VkPhysicalDevice device)
+struct QueueFamily {
+    std::uint32_t index = 0;
+    std::uint32_t timestamp_bits = 0;
+};
+
+std::optional<QueueFamily> compute_family(VkPhysicalDevice device)
 {
     std::uint32_t count = 0;
     vkGetPhysicalDeviceQueueFamilyProperties(device, &count, nullptr);
     std::vector<VkQueueFamilyProperties> families(count);
     vkGetPhysicalDeviceQueueFamilyProperties(device, &count, families.data());
-    std::optional<std::uint32_t> found;
+    std::optional<QueueFamily> found;
     for (std::uint32_t family = 0; family < count; ++family) {
         const VkQueueFlags flags = families[family].queueFlags;
         if ((flags & VK_QUEUE_COMPUTE_BIT) == 0)
             continue;
+        const QueueFamily candidate{family, families[family].timestampValidBits};
         // A family without graphics leaves the desktop's own queue alone.
         if ((flags & VK_QUEUE_GRAPHICS_BIT) == 0)
-            return family;
+            return candidate;
         if (!found)
-            found = family;
+            found = candidate;
     }
     return found;
 }
@@ -122,7 +128,8 @@ PhysicalDevice describe(VkPhysicalDevice handle)
     vkGetPhysicalDeviceMemoryProperties(handle, &device.memory);
 
     const auto family = compute_family(handle);
-    device.queue_family = family.value_or(0);
+    device.queue_family = family.value_or(QueueFamily{}).index;
+    device.timestamp_bits = family.value_or(QueueFamily{}).timestamp_bits;
     device.limits = basic.limits;
     device.max_allocation = maintenance.maxMemoryAllocationSize;
     device.driver_version = basic.driverVersion;

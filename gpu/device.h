@@ -20,6 +20,7 @@ struct PhysicalDevice {
     VkPhysicalDeviceMemoryProperties memory{};
     VkDeviceSize max_allocation = 0;
     std::uint32_t queue_family = 0;
+    std::uint32_t timestamp_bits = 0; ///< of the queue's timestamps that count; 0: it has none
     std::array<std::uint8_t, VK_UUID_SIZE> driver_uuid{};
     std::array<std::uint8_t, VK_UUID_SIZE> pipeline_cache_uuid{};
     std::uint32_t driver_version = 0;

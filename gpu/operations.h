@@ -84,6 +84,10 @@ public:
     std::unique_ptr<ColumnAccumulator> column_accumulator(const ColumnOptions& options) override;
 
     TransferCounts transfers() const;
+    bool measure(bool on) { return recorder_->measure(on); }
+    KernelTimes times() { return recorder_->times(); }
+    /// Throws BackendFailure.
+    DevicePeak peak();
 
 protected:
     void settle(const Buffer& buffer) override;

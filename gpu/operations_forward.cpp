@@ -132,7 +132,8 @@ Buffer VulkanBackend::attention(const Buffer& q, const Buffer& k, const Buffer& 
         std::uint32_t base_q, base_k, base_v, base_o;
         float scale;
     };
-    const double seen = static_cast<double>(shape.window > 0 ? std::min(shape.window, length) : length);
+    const double most = static_cast<double>(shape.window > 0 ? std::min(shape.window, length) : length);
+    const double seen = most - most * (most - 1.0) / (2.0 * static_cast<double>(length)); // keys, in the mean
     const double flops = 4.0 * seen * static_cast<double>(q.cols());
     for (Index start = 0; start < q.rows(); start += length) { // queries see keys of their own sequence only
         const View keys = rows_view(k, start, length, Access::Read);

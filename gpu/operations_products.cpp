@@ -65,6 +65,15 @@ struct Threads {
 
 Threads threads_for(std::uint32_t lanes) { return {16, lanes >= 256 ? 16U : 8U}; }
 
+/// Elements on and below the diagonal of a part of a matrix that begins at (i0, j0).
+double lower_elements(Index i0, Index j0, Index rows, Index cols)
+{
+    double elements = 0.0;
+    for (Index row = i0; row < i0 + rows; ++row)
+        elements += static_cast<double>(std::clamp<Index>(row - j0 + 1, 0, cols));
+    return elements;
+}
+
 /// The part of an operand that a tile reads: rows [row, row + rows), from column `column` on, `cols` wide.
 std::pair<Index, Index> part_of(const Operand& operand, Index row, Index rows, Index column, Index cols)
 {
@@ -204,7 +213,7 @@ void VulkanBackend::gram_tile(const GramTask& task, Index i0, Index j0, Index k0
          bindings,
          std::as_bytes(std::span(&push, 1)),
          {threads.groups_x(cols), threads.groups_y(rows), 1},
-         2.0 * static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(terms)});
+         2.0 * lower_elements(i0, j0, rows, cols) * static_cast<double>(terms)});
 }
 
 void VulkanBackend::mirror(const Buffer& c)

@@ -145,7 +145,7 @@ void VulkanBackend::feedback_panel(const FeedbackTask& task, Index start, Index 
                  start,
                  1.0F,
                  1.0F});
-    const double flops = 2.0 * static_cast<double>(count * count) + 16.0 * static_cast<double>(count);
+    const double flops = static_cast<double>(count * count) + 16.0 * static_cast<double>(count); // of a row
     for_rows(rows, cols, flops, [&](Index first, Index part) {
         const View targets = rows_view(task.targets, first, part, Access::ReadWrite);
         const View errors = rows_view(task.errors, first, part, Access::ReadWrite);

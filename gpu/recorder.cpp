@@ -34,10 +34,29 @@ double cautious_flops_per_second(DeviceType type)
     return 2e9;
 }
 
+TimedWork work_of(const Dispatch& dispatch)
+{
+    const auto label = static_cast<std::size_t>(dispatch.kernel);
+    switch (kernel_info(dispatch.kernel).rate) {
+    case Rate::Arithmetic:
+        return {label, dispatch.flops, 0.0};
+    case Rate::Memory: {
+        double bytes = 0.0;
+        for (const Binding& binding : dispatch.bindings)
+            bytes += static_cast<double>(binding.size) * (binding.access == Access::ReadWrite ? 2.0 : 1.0);
+        return {label, 0.0, bytes};
+    }
+    case Rate::None:
+        break;
+    }
+    return {label, 0.0, 0.0};
+}
+
 } // namespace
 
 Recorder::Recorder(std::shared_ptr<Device> device, std::shared_ptr<Pipelines> pipelines)
-    : device_(std::move(device)), pipelines_(std::move(pipelines))
+    : device_(std::move(device)), pipelines_(std::move(pipelines)),
+      timer_(device_, k_frames, k_commands_per_submit)
 {
     flops_per_submit_ = 0.05 * cautious_flops_per_second(device_->physical().info.type);
     try {
@@ -121,8 +140,7 @@ Recorder::Frame& Recorder::recording(double flops)
 void Recorder::begin(Frame& frame)
 {
     const auto& vk = device_->vk();
-    frame.in_use.clear();
-    frame.value = 0;
+    release(frame);
     device_->check(vk.vkResetCommandPool(device_->handle(), frame.command_pool, 0), "record commands");
     device_->check(vk.vkResetDescriptorPool(device_->handle(), frame.descriptors, 0), "record commands");
     VkCommandBufferBeginInfo info{};
@@ -134,6 +152,22 @@ void Recorder::begin(Frame& frame)
     recorded_bytes_ = 0;
     recorded_commands_ = 0;
     barrier(frame.commands); // earlier submits may have written what is read here
+    timer_.begin(static_cast<std::size_t>(current_ - frames_.data()), frame.commands);
+}
+
+/// Marks the end of the command that was just recorded.
+void Recorder::note(Frame& frame, const TimedWork& work)
+{
+    timer_.note(static_cast<std::size_t>(&frame - frames_.data()), frame.commands, work);
+}
+
+/// Lets go of what a frame was using, whose commands are done or were never submitted.
+void Recorder::release(Frame& frame)
+{
+    frame.in_use.clear();
+    if (frame.value != 0)
+        timer_.collect(static_cast<std::size_t>(&frame - frames_.data()));
+    frame.value = 0;
 }
 
 void Recorder::barrier(VkCommandBuffer commands)
@@ -213,6 +247,7 @@ void Recorder::dispatch(const Dispatch& dispatch)
         vk.vkCmdPushConstants(frame.commands, pipeline.layout, VK_SHADER_STAGE_COMPUTE_BIT, 0,
                               static_cast<std::uint32_t>(dispatch.push.size()), dispatch.push.data());
     vk.vkCmdDispatch(frame.commands, dispatch.groups[0], dispatch.groups[1], dispatch.groups[2]);
+    note(frame, work_of(dispatch));
 }
 
 void Recorder::copy(const std::shared_ptr<DeviceRange>& source, const std::shared_ptr<DeviceRange>& target,
@@ -232,6 +267,7 @@ void Recorder::copy(const std::shared_ptr<DeviceRange>& source, const std::share
     device_->vk().vkCmdCopyBuffer(frame.commands, source->buffer(), target->buffer(),
                                   static_cast<std::uint32_t>(parts.size()), parts.data());
     recorded_bytes_ += bytes;
+    note(frame, {k_copy_label, 0.0, 2.0 * static_cast<double>(bytes)});
 }
 
 void Recorder::clear(const std::shared_ptr<DeviceRange>& target, VkDeviceSize bytes)
@@ -242,6 +278,7 @@ void Recorder::clear(const std::shared_ptr<DeviceRange>& target, VkDeviceSize by
     order(touched);
     device_->vk().vkCmdFillBuffer(frame.commands, target->buffer(), target->offset(), bytes, 0);
     recorded_bytes_ += bytes;
+    note(frame, {k_fill_label, 0.0, static_cast<double>(bytes)});
 }
 
 /// Hands the current frame to the queue; the timeline value that marks its end.
@@ -299,10 +336,8 @@ void Recorder::wait(std::uint64_t value)
 void Recorder::retire(std::uint64_t done)
 {
     for (Frame& frame : frames_) {
-        if (frame.value != 0 && frame.value <= done) {
-            frame.in_use.clear();
-            frame.value = 0;
-        }
+        if (frame.value != 0 && frame.value <= done)
+            release(frame);
     }
 }
 
@@ -317,6 +352,20 @@ void Recorder::finish()
     wait(value); // outside the lock: other threads go on recording
     const std::lock_guard lock(mutex_);
     retire(value);
+}
+
+bool Recorder::measure(bool on)
+{
+    finish(); // what was recorded before is not counted
+    const std::lock_guard lock(mutex_);
+    return timer_.enable(on);
+}
+
+KernelTimes Recorder::times()
+{
+    finish();
+    const std::lock_guard lock(mutex_);
+    return timer_.times();
 }
 
 } // namespace rankscope::gpu

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gpu/allocator.h"
+#include "gpu/kernel_timer.h"
 #include "gpu/pipelines.h"
 
 #include <deque>
@@ -24,7 +25,7 @@ struct Dispatch {
     std::span<const Binding> bindings;
     std::span<const std::byte> push;
     std::uint32_t groups[3];
-    double flops; ///< estimate, for cutting submits
+    double flops; ///< for cutting submits: an estimate where memory is the limit
 };
 
 /// The one lane to the device's queue. Commands are recorded by any thread, in the order of the calls, with a
@@ -47,6 +48,10 @@ public:
     /// Submits what is recorded and waits until the device has done all of it.
     void finish();
 
+    /// Starts to measure kernels, from zero, or stops; false where the device cannot.
+    bool measure(bool on);
+    KernelTimes times(); ///< of everything recorded so far: waits for it
+
     /// What one dispatch may cost so that a submit stays near 50 ms.
     double flops_per_submit() const { return flops_per_submit_; }
 
@@ -67,6 +72,8 @@ private:
     void destroy();
     Frame& recording(double flops);
     void begin(Frame& frame);
+    void note(Frame& frame, const TimedWork& work);
+    void release(Frame& frame);
     void order(std::span<const Binding> touched);
     void barrier(VkCommandBuffer commands);
     VkDescriptorSet descriptor_set(Frame& frame, const Pipeline& pipeline, std::span<const Binding> bindings);
@@ -80,6 +87,7 @@ private:
     std::shared_ptr<Pipelines> pipelines_;
     double flops_per_submit_ = 0.0;
     mutable std::mutex mutex_;
+    KernelTimer timer_;
     VkSemaphore timeline_ = VK_NULL_HANDLE;
     std::uint64_t last_value_ = 0;
     std::array<Frame, k_frames> frames_;

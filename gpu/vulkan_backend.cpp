@@ -127,6 +127,31 @@ TransferCounts transfer_counts(const Backend& backend)
     return vulkan ? vulkan->transfers() : TransferCounts{};
 }
 
+bool measure_kernels(Backend& backend, bool on)
+{
+    auto* vulkan = dynamic_cast<gpu::VulkanBackend*>(&backend);
+    return vulkan != nullptr && vulkan->measure(on);
+}
+
+KernelTimes kernel_times(Backend& backend)
+{
+    auto* vulkan = dynamic_cast<gpu::VulkanBackend*>(&backend);
+    return vulkan ? vulkan->times() : KernelTimes{};
+}
+
+Result<DevicePeak> measure_peak(Backend& backend)
+{
+    auto* vulkan = dynamic_cast<gpu::VulkanBackend*>(&backend);
+    try {
+        if (vulkan == nullptr || !vulkan->measure(true))
+            return Error{ErrorKind::NoDevice, "the device has no timestamps to measure kernels by", backend.id(),
+                         "Choose a Vulkan device (rankscope-cli devices lists them)"};
+        return vulkan->peak();
+    } catch (const BackendFailure& failure) {
+        return failure.error();
+    }
+}
+
 std::vector<std::string> validation_messages() { return gpu::collected_validation_messages(); }
 
 namespace {

@@ -52,6 +52,36 @@ struct TransferCounts {
 /// Of a Vulkan backend; nothing of another one.
 TransferCounts transfer_counts(const Backend& backend);
 
+/// What a kernel (or the device's copies and fills) did since measuring began.
+struct KernelTime {
+    std::string kernel; ///< "gemm", "copy"
+    std::uint64_t calls = 0;
+    double seconds = 0.0; ///< of the device, by its own timestamps
+    double share = 0.0;   ///< of all the time for which the device was busy
+    double flops = 0.0;   ///< computed; 0 where memory is what limits the kernel
+    double bytes = 0.0;   ///< read or written at least; 0 where arithmetic is what limits it
+    double flops_per_second() const { return seconds > 0.0 ? flops / seconds : 0.0; }
+    double bytes_per_second() const { return seconds > 0.0 ? bytes / seconds : 0.0; }
+};
+struct KernelTimes {
+    std::vector<KernelTime> kernels; ///< the longest first
+    double busy_seconds = 0.0;
+    double wall_seconds = 0.0; ///< since measuring began
+};
+/// Measures from now on. False for a backend that has no timestamps.
+bool measure_kernels(Backend& backend, bool on = true);
+/// Of the work that is done; empty where nothing was measured. Waits for what is recorded.
+KernelTimes kernel_times(Backend& backend);
+
+/// What the device reaches with a kernel that does nothing else: multiply-adds in registers, reading and writing a
+/// large matrix. float32.
+struct DevicePeak {
+    double flops_per_second = 0.0;
+    double bytes_per_second = 0.0;
+};
+/// Takes about a second. Errors: NoDevice (not a Vulkan backend, no timestamps), NoSpace.
+Result<DevicePeak> measure_peak(Backend& backend);
+
 /// Messages of the validation layers since the process started (also those at device destruction); tests
 /// require none.
 std::vector<std::string> validation_messages();

@@ -75,7 +75,7 @@ void add_global_options(Program& program)
         ->group(group);
     app.add_flag("--json", global.json, "One JSON document on standard output")->group(group);
     auto* quiet = app.add_flag("--quiet", global.quiet, "No progress and no warnings")->group(group);
-    app.add_flag("--verbose", global.verbose, "Say more: device, threads, time, peak memory")
+    app.add_flag("--verbose", global.verbose, "Say more: device, threads, time, peak memory, kernels of a graphics device")
         ->group(group)
         ->excludes(quiet);
 }
@@ -130,7 +130,7 @@ int run(Program& program)
     const bool printed =
         std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
     if (program.global.verbose)
-        fmt::print(stderr, "{}\n", session.process_line());
+        fmt::print(stderr, "{}{}\n", session.kernel_table(), session.process_line());
     return printed ? 0 : fail(errno_error("write", "standard output"), false);
 }
 

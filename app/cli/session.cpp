@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "app/cli/session.h"
 
+#include "app/cli/table.h"
 #include "core/base/byte_size.h"
 #include "core/base/log.h"
 #include "core/base/thread_pool.h"
@@ -32,6 +33,8 @@ Result<Backend*> Session::backend()
         if (!opened)
             return opened.error();
         backend_ = std::move(*opened);
+        if (options_.verbose)
+            (void)measure_kernels(*backend_);
     }
     return backend_.get();
 }
@@ -63,6 +66,29 @@ std::string Session::process_line() const
     return fmt::format("{} · {} threads · {:.1f} s · {} of memory at most",
                        backend_ ? backend_->name() : "no device used", thread_count(), seconds,
                        format_byte_size(peak_resident_bytes()));
+}
+
+std::string Session::kernel_table()
+{
+    if (!backend_ || !options_.verbose)
+        return {};
+    KernelTimes times;
+    try {
+        times = kernel_times(*backend_);
+    } catch (const BackendFailure& failure) { // the job has said what it thinks of that
+        return failure.error().sentence() + "\n";
+    }
+    if (times.kernels.empty())
+        return {};
+    constexpr double k_giga = 1e9;
+    Table table({"kernel", "calls", "ms", "share %", "GFLOP/s", "GB/s"});
+    const auto rate = [](double per_second) { return per_second > 0.0 ? figure(per_second / k_giga) : ""; };
+    for (const KernelTime& kernel : times.kernels)
+        table.add({kernel.kernel, fmt::format("{}", kernel.calls), fmt::format("{:.2f}", 1e3 * kernel.seconds),
+                   fmt::format("{:.1f}", 100.0 * kernel.share), rate(kernel.flops_per_second()),
+                   rate(kernel.bytes_per_second())});
+    return fmt::format("{}{} was busy for {:.2f} s of {:.2f} s\n", table.text(), backend_->name(),
+                       times.busy_seconds, times.wall_seconds);
 }
 
 } // namespace rankscope::cli

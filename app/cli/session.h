@@ -26,6 +26,8 @@ public:
     Json process() const;
     /// The same as a line for --verbose.
     std::string process_line() const;
+    /// The kernels of a Vulkan device and their times as a table for --verbose; empty where none was measured.
+    std::string kernel_table();
 
 private:
     GlobalOptions options_;

@@ -31,13 +31,22 @@ enum class Kernel : std::uint8_t {
     CrossEntropy,
     ColumnSums,
     RowExtremes,
+    Peak,
     Count,
+};
+
+/// What says how well a kernel uses a device.
+enum class Rate : std::uint8_t {
+    Arithmetic, ///< a dispatch's FLOPs are what it computes
+    Memory,     ///< it reads or writes what it is bound to once
+    None,       ///< neither can be told from a dispatch
 };
 
 struct KernelInfo {
     const char* name;
     std::span<const std::uint32_t> words; ///< SPIR-V
     std::uint32_t buffers;                ///< storage buffers 0 … buffers − 1
+    Rate rate;
 };
 
 const KernelInfo& kernel_info(Kernel kernel);

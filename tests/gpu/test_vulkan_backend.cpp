@@ -347,6 +347,59 @@ private Q_SLOTS:
         QVERIFY((*got - *expected).cwiseAbs().maxCoeff() < 1e-4F);
     }
 
+    // Times -------------------------------------------------------------------------------------------------
+    void kernels_are_timed()
+    {
+        const auto backend = open({.validation = true, .force_staging = true});
+        const Matrix a = random_floats(130, 70, 1);
+        const Buffer x = backend->upload(a);
+        QVERIFY(kernel_times(*backend).kernels.empty()); // not before somebody asks
+        QVERIFY(measure_kernels(*backend));
+        for (int round = 0; round < 300; ++round) // more than a submit holds
+            (void)backend->multiply(x, Transpose::Yes, x, Transpose::No);
+        Buffer y = backend->copy(x);
+        backend->add_scaled(1.0, x, 1.0, y);
+        const KernelTimes times = kernel_times(*backend);
+        double sum = 0.0;
+        double share = 0.0;
+        double shortest = times.wall_seconds;
+        std::map<std::string, KernelTime> found;
+        for (const KernelTime& kernel : times.kernels) {
+            QVERIFY(kernel.seconds > 0.0 && kernel.seconds <= shortest); // the longest first
+            shortest = kernel.seconds;
+            sum += kernel.seconds;
+            share += kernel.share;
+            found[kernel.kernel] = kernel;
+        }
+        QVERIFY(std::abs(sum - times.busy_seconds) <= 1e-12 && std::abs(share - 1.0) < 1e-9);
+        QVERIFY(times.busy_seconds <= times.wall_seconds);
+        QCOMPARE(found.size(), std::size_t{4});
+        QCOMPARE(found["gemm"].calls, std::uint64_t{300});
+        QCOMPARE(found["gemm"].flops, 300.0 * 2.0 * 70 * 70 * 130);
+        QCOMPARE(found["gemm"].bytes, 0.0);
+        QCOMPARE(found["add_scaled"].bytes, 3.0 * 4.0 * 130 * 70);
+        QCOMPARE(found["copy"].calls, std::uint64_t{1});
+        QCOMPARE(found["fill"].calls, std::uint64_t{300}); // a new result starts at zero
+
+        QVERIFY(measure_kernels(*backend)); // from zero
+        QVERIFY(kernel_times(*backend).kernels.empty());
+        QVERIFY(measure_kernels(*backend, false));
+        (void)backend->multiply(x, Transpose::Yes, x, Transpose::No);
+        QVERIFY(kernel_times(*backend).kernels.empty());
+        QVERIFY(!measure_kernels(*cpu_) && kernel_times(*cpu_).kernels.empty());
+    }
+
+    void peak_is_measured()
+    {
+        const auto backend = open({.validation = true});
+        const auto peak = measure_peak(*backend);
+        QVERIFY(peak.has_value());
+        QVERIFY(peak->flops_per_second > 1e7 && peak->flops_per_second < 1e15);
+        QVERIFY(peak->bytes_per_second > 1e7 && peak->bytes_per_second < 1e14);
+        QVERIFY(kernel_times(*backend).kernels.empty());
+        QCOMPARE(measure_peak(*cpu_).error().kind, ErrorKind::NoDevice);
+    }
+
     // Memory ------------------------------------------------------------------------------------------------
     void float64_lives_on_the_host()
     {

@@ -64,7 +64,8 @@ public:
         const double loss = backend_.dot(error, error) / scale;
         Buffer slope = backend_.allocate(error.rows(), error.cols());
         backend_.add_scaled(2.0 / scale, error, 0.0, slope);
-        const BlockGradient gradient = problem_.block->backward(std::move(slope), weights_, tape, backend_);
+        const BlockGradient gradient =
+            problem_.block->backward(std::move(slope), weights_, tape, backend_, InputGradient::No);
         for (const auto& [role, linear] : problem_.learned)
             linear->backward(gradient.weights.at(role), backend_);
         return loss;

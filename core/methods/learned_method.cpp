@@ -24,17 +24,32 @@ ParameterInfo integer_parameter(std::string name, std::string title, std::int64_
     return info;
 }
 
+constexpr double k_layer_rate = 5e-3; ///< objective layer: 5e-4 leaves LRQ behind GPTQ after 500 steps
+constexpr double k_block_rate = 5e-4;
+
 ParameterInfo learning_rate_parameter()
 {
     ParameterInfo info;
     info.name = "learning_rate";
     info.title = "Learning rate";
     info.type = ParameterType::Real;
-    info.fallback = 5e-4;
-    info.minimum = 1e-7;
+    info.fallback = 0.0;
+    info.minimum = 0.0;
     info.maximum = 1.0;
-    info.help = "Adam's first step size; falls to 0 along half a cosine. One that diverges is halved.";
+    info.help =
+        "Adam's first step size; falls to 0 along half a cosine. One that diverges is halved. 0: 0.005 "
+        "for a layer by its moments, 0.0005 for a block, as the release.";
     return info;
+}
+
+/// `rate` where none is given.
+ReconstructionOptions descent_options(const Parameters& parameters, double rate)
+{
+    ReconstructionOptions options;
+    options.steps = parameters.integer("steps");
+    const double given = parameters.real("learning_rate");
+    options.learning_rate = given > 0.0 ? given : rate;
+    return options;
 }
 
 ParameterInfo learned_rank_parameter()
@@ -101,9 +116,8 @@ Status check_learned(const Parameters& parameters)
 
 ReconstructionOptions reconstruction_options(const Parameters& parameters, std::uint64_t seed)
 {
-    ReconstructionOptions options;
-    options.steps = parameters.integer("steps");
-    options.learning_rate = parameters.real("learning_rate");
+    const bool block = parameters.text("objective") == "block";
+    ReconstructionOptions options = descent_options(parameters, block ? k_block_rate : k_layer_rate);
     options.batch = parameters.integer("batch");
     options.seed = seed;
     return options;
@@ -140,9 +154,7 @@ Decomposition decomposition_of(QuantizedMatrix quantized, const Matrix& weight)
 LearnedLinear learned_from_moments(const LayerProblem& problem, const Parameters& parameters,
                                    LearnedKind kind, Backend& backend, Monitor& monitor)
 {
-    ReconstructionOptions options;
-    options.steps = parameters.integer("steps");
-    options.learning_rate = parameters.real("learning_rate");
+    const ReconstructionOptions options = descent_options(parameters, k_layer_rate);
     LearnedLinear linear =
         learned_linear(problem.weight, problem.name, parameters, kind, problem.seed, backend, monitor);
     const LayerLoss loss{backend.upload(Matrix(problem.moments->hessian.cast<float>())), {}, 0.0};

@@ -16,12 +16,17 @@ Buffer rounded(const std::function<Buffer(Role, const Buffer&)>& quantizer, Role
     return quantizer ? quantizer(role, x) : x;
 }
 
+Buffer weight_gradient(const Buffer& dy, const Buffer& x, Backend& backend)
+{
+    return backend.multiply(dy, Transpose::Yes, x, Transpose::No);
+}
+
 /// y = x·Wᵀ: W's gradient goes into `gradient`, dy·W is added to dx, which may be empty so far.
 void linear_backward(Role role, const Buffer& dy, const Buffer& x, const BlockWeights& weights,
                      BlockGradient& gradient, Buffer& dx, Backend& backend)
 {
     const Buffer& weight = weights.at(role);
-    gradient.weights[role] = backend.multiply(dy, Transpose::Yes, x, Transpose::No);
+    gradient.weights[role] = weight_gradient(dy, x, backend);
     if (dx.empty())
         dx = backend.multiply(dy, weight);
     else
@@ -229,7 +234,7 @@ Buffer DifferentiableBlock::mlp_backward(const Buffer& dy, const BlockWeights& w
 
 Buffer DifferentiableBlock::attention_backward(const Buffer& dy, const BlockWeights& weights,
                                                const BlockTape& tape, BlockGradient& gradient,
-                                               Backend& backend) const
+                                               Backend& backend, InputGradient input) const
 {
     const Index length = tape.sequence_length;
     const Buffer dresult = block_.attention_result_norm.backward(tape.attention_result, dy, backend).dx;
@@ -243,6 +248,12 @@ Buffer DifferentiableBlock::attention_backward(const Buffer& dy, const BlockWeig
     }
     split.dq = block_.query_norm.backward(tape.raw_queries, split.dq, backend).dx;
     split.dk = block_.key_norm.backward(tape.raw_keys, split.dk, backend).dx;
+    if (input == InputGradient::No) {
+        for (const auto& [role, dy_of] :
+             {std::pair{Role::Query, &split.dq}, {Role::Key, &split.dk}, {Role::Value, &split.dv}})
+            gradient.weights[role] = weight_gradient(*dy_of, tape.attention_input, backend);
+        return {};
+    }
     Buffer dinput;
     linear_backward(Role::Query, split.dq, tape.attention_input, weights, gradient, dinput, backend);
     linear_backward(Role::Key, split.dk, tape.attention_input, weights, gradient, dinput, backend);
@@ -253,18 +264,19 @@ Buffer DifferentiableBlock::attention_backward(const Buffer& dy, const BlockWeig
 }
 
 BlockGradient DifferentiableBlock::backward(Buffer dy, const BlockWeights& weights, const BlockTape& tape,
-                                            Backend& backend) const
+                                            Backend& backend, InputGradient input) const
 {
     BlockGradient gradient;
     const Buffer through_mlp = mlp_backward(dy, weights, tape, gradient, backend);
-    if (block_.traits.parallel_residual) {
-        const Buffer through_attention = attention_backward(dy, weights, tape, gradient, backend);
-        backend.add_scaled(1.0, through_mlp, 1.0, dy);
-        backend.add_scaled(1.0, through_attention, 1.0, dy);
-    } else {
-        backend.add_scaled(1.0, through_mlp, 1.0, dy);
-        backend.add_scaled(1.0, attention_backward(dy, weights, tape, gradient, backend), 1.0, dy);
-    }
+    Buffer through_attention;
+    if (block_.traits.parallel_residual)
+        through_attention = attention_backward(dy, weights, tape, gradient, backend, input);
+    backend.add_scaled(1.0, through_mlp, 1.0, dy);
+    if (!block_.traits.parallel_residual)
+        through_attention = attention_backward(dy, weights, tape, gradient, backend, input);
+    if (input == InputGradient::No)
+        return gradient;
+    backend.add_scaled(1.0, through_attention, 1.0, dy);
     gradient.dx = std::move(dy);
     return gradient;
 }

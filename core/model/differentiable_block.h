@@ -54,10 +54,13 @@ struct BlockTape {
 /// Gradients of one scalar loss.
 struct BlockGradient {
     std::map<LinearRole, Buffer> weights;
-    Buffer attention_gain; ///< of the two norms that read the hidden state
-    Buffer mlp_gain;
+    Buffer mlp_gain;       ///< of the two norms that read the hidden state
+    Buffer attention_gain; ///< empty with InputGradient::No, as is dx
     Buffer dx;
 };
+
+/// Whether the gradient goes on to the block's input, which the learning of one block has no use for.
+enum class InputGradient { No, Yes };
 
 /// One decoder block as a function of its weights, with the gradient of each (methods-learned §1.5). It
 /// computes what TransformerBlock computes, bit for bit, for blocks with one MLP. Float32 and float64.
@@ -71,8 +74,8 @@ public:
     Buffer forward(const Buffer& x, Index sequence_length, const BlockWeights& weights,
                    const BlockQuantizers& quantizers, BlockTape* tape, Backend& backend) const;
     /// `dy`: gradient of forward's result, which is taken over.
-    BlockGradient backward(Buffer dy, const BlockWeights& weights, const BlockTape& tape,
-                           Backend& backend) const;
+    BlockGradient backward(Buffer dy, const BlockWeights& weights, const BlockTape& tape, Backend& backend,
+                           InputGradient input = InputGradient::Yes) const;
 
 private:
     AttentionShape attention_shape(Index sequence_length) const;
@@ -82,7 +85,7 @@ private:
     Buffer mlp(const Buffer& x, const BlockWeights& weights, const BlockQuantizers& quantizers,
                BlockTape& tape, Backend& backend) const;
     Buffer attention_backward(const Buffer& dy, const BlockWeights& weights, const BlockTape& tape,
-                              BlockGradient& gradient, Backend& backend) const;
+                              BlockGradient& gradient, Backend& backend, InputGradient input) const;
     Buffer mlp_backward(const Buffer& dy, const BlockWeights& weights, const BlockTape& tape,
                         BlockGradient& gradient, Backend& backend) const;
     Buffer project(LinearRole role, const Buffer& x, const BlockWeights& weights, Backend& backend) const;

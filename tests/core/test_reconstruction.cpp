@@ -209,6 +209,11 @@ private slots:
                        weights[at] = backend_->upload(moved);
                        return loss(x, weights);
                    });
+        const BlockGradient alone =
+            made.block.backward(backend_->upload(dy), made.weights, tape, *backend_, InputGradient::No);
+        QVERIFY(alone.dx.empty() && alone.attention_gain.empty());
+        for (const auto& [role, weight] : gradient.weights)
+            QCOMPARE(backend_->download_double(alone.weights.at(role)), backend_->download_double(weight));
     }
 
     void golden_gradients_in_float64_data()

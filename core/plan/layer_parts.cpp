@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "core/plan/layer_parts.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace rankscope {
+namespace {
+
+Status check_shape(const Matrix& weight, const Decomposition& decomposition)
+{
+    const bool coded = !decomposition.quantized.empty();
+    const Index rows = coded ? decomposition.quantized.rows() : decomposition.low_rank.left.rows();
+    const Index cols = coded ? decomposition.quantized.cols() : decomposition.low_rank.right.cols();
+    if (rows == weight.rows() && cols == weight.cols())
+        return {};
+    return bad_input("The decomposition is " + std::to_string(rows) + " × " + std::to_string(cols)
+                         + ", the weight " + std::to_string(weight.rows()) + " × "
+                         + std::to_string(weight.cols()),
+                     {}, "Open the checkpoint that the run was made from");
+}
+
+/// What the grid of a layer is given, in the basis that it is stored in.
+struct RoundingInput {
+    Matrix rotated;   ///< empty without a transform
+    Matrix remainder; ///< empty where nothing is taken off
+    QuantizedMatrix grid;
+};
+
+RoundingInput of_decomposition(const Matrix& weight, const Decomposition& decomposition, Backend& backend)
+{
+    RoundingInput input;
+    if (!decomposition.transform.empty())
+        input.rotated = backend.download(decomposition.transform.weight(backend.upload(weight), backend));
+    if (decomposition.low_rank.rank() > 0) {
+        input.remainder = input.rotated.size() > 0 ? input.rotated : weight;
+        input.remainder.noalias() -= decomposition.low_rank.left * decomposition.low_rank.right;
+    }
+    input.grid = decomposition.quantized;
+    return input;
+}
+
+RoundingInput of_plan(const Matrix& weight, const ScalarGrid& grid, const LayerHistogramOptions& options,
+                      Backend& backend)
+{
+    RoundingInput input;
+    Buffer rounded = backend.upload(weight);
+    if (options.rotated) {
+        rounded = Incoherence::random(weight.rows(), weight.cols(), 0, options.name).weight(rounded, backend);
+        input.rotated = backend.download(rounded);
+    }
+    const GridBuffers fitted = backend.fit_grid(rounded, grid);
+    input.grid.grid = fitted.grid;
+    input.grid.scales = backend.download(fitted.scales);
+    input.grid.zeros = backend.download(fitted.zeros);
+    return input;
+}
+
+Status check_choice(const GroupChoice& choice, const LayerHistogram& result)
+{
+    if (choice.row >= result.rows)
+        return usage_error("There is no row " + std::to_string(choice.row) + ": the layer has "
+                           + std::to_string(result.rows));
+    if (choice.group >= result.groups)
+        return usage_error("There is no group " + std::to_string(choice.group) + ": a row has "
+                           + std::to_string(result.groups));
+    return {};
+}
+
+} // namespace
+
+Result<LayerParts> layer_parts(const Matrix& weight, const Decomposition& decomposition, Backend& backend)
+{
+    if (const Status fits = check_shape(weight, decomposition); !fits)
+        return fits.error();
+    LayerParts parts{weight, {}, {}, weight};
+    const Incoherence& transform = decomposition.transform;
+    const auto restored = [&](const Matrix& part) {
+        return transform.empty() ? part : transform.restored_weight(part, backend);
+    };
+    if (!decomposition.quantized.empty()) {
+        parts.quantized = restored(decomposition.quantized.dequantize());
+        parts.residual -= parts.quantized;
+    }
+    if (decomposition.low_rank.rank() > 0) {
+        parts.low_rank = restored(Matrix(decomposition.low_rank.left * decomposition.low_rank.right));
+        parts.residual -= parts.low_rank;
+    }
+    return parts;
+}
+
+LayerParts planned_parts(const Matrix& weight, const ScalarGrid& grid, Backend& backend)
+{
+    const Buffer w = backend.upload(weight);
+    LayerParts parts{
+        weight, backend.download(backend.round_nearest(w, backend.fit_grid(w, grid)).values), {}, {}};
+    parts.residual = parts.weight - parts.quantized;
+    return parts;
+}
+
+Result<LayerHistogram> layer_histogram(const Matrix& weight, const Decomposition* decomposition,
+                                       const ScalarGrid& grid, const LayerHistogramOptions& options,
+                                       Backend& backend, Monitor& monitor)
+{
+    if (decomposition)
+        if (const Status fits = check_shape(weight, *decomposition); !fits)
+            return fits.error();
+    const RoundingInput input = decomposition ? of_decomposition(weight, *decomposition, backend)
+                                              : of_plan(weight, grid, options, backend);
+    monitor.throw_if_cancelled();
+    LayerHistogram result;
+    result.from_run = decomposition != nullptr;
+    result.lattice = decomposition && decomposition->quantized.codebook == Codebook::E8P;
+    result.rows = weight.rows();
+    const bool scalar = !result.lattice && input.grid.scales.size() > 0;
+    result.groups = scalar ? input.grid.scales.cols() : 1;
+    result.group_width = scalar ? input.grid.grid.group_width(weight.cols()) : weight.cols();
+    if (const Status there = check_choice(options.choice, result); !there)
+        return there.error();
+
+    using Series = LayerHistogram::Series;
+    std::vector<std::pair<Series, HistogramInput>> inputs = {
+        {Series::Weight, {weight, input.grid, options.choice, options.unit}}};
+    if (input.rotated.size() > 0)
+        inputs.push_back({Series::Rotated, {input.rotated, input.grid, options.choice, options.unit}});
+    if (input.remainder.size() > 0)
+        inputs.push_back({Series::Remainder, {input.remainder, input.grid, options.choice, options.unit}});
+    ValueRange range = value_range(inputs.front().second);
+    for (const auto& [series, values] : inputs) {
+        const ValueRange own = value_range(values);
+        range = {std::min(range.low, own.low), std::max(range.high, own.high)};
+    }
+    for (const auto& [series, values] : inputs) {
+        monitor.throw_if_cancelled();
+        result.values.push_back({series, value_histogram(values, range, options.bins)});
+    }
+    monitor.throw_if_cancelled();
+    result.fit = grid_fit(inputs.back().second);
+    return result;
+}
+
+} // namespace rankscope

@@ -2,6 +2,7 @@
 #include "app/workbench/actions.h"
 
 #include "app/workbench/theme.h"
+#include "app/workbench/views/view.h"
 
 #include <QMenu>
 #include <QMenuBar>
@@ -54,12 +55,16 @@ void Actions::makeViewActions()
 {
     filter = add("&Filter tensors", {Key(Qt::CTRL | Qt::Key_F)}, "search",
                  "Go to the filter of the checkpoint tree");
-    show_overview = add("&Overview", {Key(Qt::ALT | Qt::Key_1)}, "overview",
-                        "Show what flows through the whole model");
-    show_channels =
-        add("&Channels", {Key(Qt::ALT | Qt::Key_2)}, "channels", "Show the channels of the selected layer");
-    show_spectrum = add("&Spectrum", {Key(Qt::ALT | Qt::Key_3)}, "spectrum",
-                        "Show the singular values of the selected layer");
+    for (const View* view : views()) {
+        const ViewInfo& info = view->info();
+        const Key key(Qt::ALT | static_cast<Qt::Key>(Qt::Key_1 + show_views.size()));
+        show_views.append(add(info.title.toUtf8().constData(), {key}, info.icon.toLatin1().constData(),
+                              info.help.toUtf8().constData()));
+        show_views.last()->setData(info.id);
+    }
+    show_results = add("&Results", {Key(Qt::ALT | Qt::Key_7)}, "results", "Show what runs came to");
+    copy_command = add("Copy as co&mmand", {Key(Qt::CTRL | Qt::SHIFT | Qt::Key_C)}, "copy",
+                       "Copy the command line that draws the picture in view into a file");
     back = add("&Back", {Key(Qt::ALT | Qt::Key_Left)}, "undo", "Select what was selected before");
     forward = add("F&orward", {Key(Qt::ALT | Qt::Key_Right)}, "redo", "Select what was selected after");
     reset_layout = add("&Reset layout", {}, "reset", "Put all panels back where they were at first");
@@ -138,7 +143,8 @@ void Actions::fill(QMenuBar& bar, const QList<QAction*>& panels)
     file->addAction(quit);
 
     QMenu* view = bar.addMenu(QStringLiteral("&View"));
-    view->addActions({show_overview, show_channels, show_spectrum});
+    view->addActions(show_views);
+    view->addActions({show_results, copy_command});
     view->addSeparator();
     view->addActions({back, forward, filter});
     view->addSeparator();
@@ -172,8 +178,10 @@ void Actions::fill(QMenuBar& bar, const QList<QAction*>& panels)
 
 void Actions::update(const State& state)
 {
-    for (QAction* action : {close_checkpoint, export_plot, filter, show_overview, show_channels, show_spectrum, next_layer,
-                            previous_layer, fill_down, measure, use_outliers, rank_up, rank_down,
+    for (QAction* action : show_views)
+        action->setEnabled(state.model);
+    for (QAction* action : {close_checkpoint, export_plot, filter, show_results, copy_command, next_layer, previous_layer,
+                            fill_down, measure, use_outliers, rank_up, rank_down,
                             rank_up_much, rank_down_much, evaluation_text})
         action->setEnabled(state.model);
     for (QAction* action : {calibrate_built_in, calibrate_file})

@@ -37,8 +37,8 @@ public:
 
     QAction *open_file, *open_folder, *open_sample, *recent, *close_checkpoint, *export_run, *export_plot,
         *quit;
-    QAction *filter, *show_overview, *show_channels, *show_spectrum, *back, *forward, *reset_layout, *next_dock,
-        *previous_dock;
+    QList<QAction*> show_views; ///< one for each registered view, whose id is its data
+    QAction *filter, *show_results, *copy_command, *back, *forward, *reset_layout, *next_dock, *previous_dock;
     QAction *theme_system, *theme_light, *theme_dark, *zoom_in, *zoom_out, *zoom_reset;
     QAction *calibrate_built_in, *calibrate_file, *next_layer, *previous_layer;
     QAction *undo, *redo, *fill_down, *measure, *use_outliers, *rank_up, *rank_down, *rank_up_much,

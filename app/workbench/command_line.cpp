@@ -2,9 +2,9 @@
 #include "app/workbench/command_line.h"
 
 #include "app/workbench/folders.h"
-#include "app/workbench/plots/channel_plot.h"
-#include "app/workbench/plots/spectrum_plot.h"
+#include "app/workbench/plan_presets.h"
 #include "app/workbench/text.h"
+#include "app/workbench/views/view.h"
 
 #include <QCommandLineParser>
 
@@ -28,14 +28,20 @@ void declare(QCommandLineParser& parser)
     option({QStringLiteral("theme")}, "light, dark or system", "THEME");
     option({QStringLiteral("workdir")}, "where calibrations and runs go (default: the user's cache)", "DIR");
     option({QStringLiteral("backend")}, "auto, cpu, cpu:bf16, vulkan or vulkan:INDEX (default auto)", "B");
-    option({QStringLiteral("view")}, "show this first: overview, channels, spectrum, plan, results, jobs",
-           "VIEW");
+    option({QStringLiteral("view")}, "show this first: a view of --render, or plan, results, jobs", "VIEW");
     option({QStringLiteral("screenshot")}, "write the window as PNG when all jobs are done, then end",
            "FILE");
     option({QStringLiteral("time-start")}, "print how long the window took to appear, then end");
-    option({QStringLiteral("render")}, "draw one view without a display: channels or spectrum", "VIEW");
+    const QByteArray views = viewIds().join(QStringLiteral(", ")).toUtf8();
+    option({QStringLiteral("render")}, QByteArray("draw one view without a display: " + views).constData(), "VIEW");
     option({QStringLiteral("layer")}, "layer to select or to draw (default: the first)", "LAYER");
     option({QStringLiteral("calibration")}, "calibration folder for --render", "CAL");
+    option({QStringLiteral("with-run")}, "run folder for --render: Q and L·R of the layer", "RUN");
+    option({QStringLiteral("set")}, "plan of the layer for --render, as --set of plan: GLOB:bits=3,group=128",
+           "SETTING");
+    option({QStringLiteral("option")},
+           "what a view's controls say, for --render, repeatable: row, group, steps, rotated (histogram)",
+           "KEY=VALUE");
     option({QStringLiteral("o"), QStringLiteral("out")}, "file for --render: .pdf, .png, .svg or .csv",
            "FILE");
 }
@@ -55,8 +61,9 @@ Status checkRender(const LaunchOptions& options)
 {
     if (options.render.isEmpty())
         return {};
-    if (options.render != QLatin1String("channels") && options.render != QLatin1String("spectrum"))
-        return usage_error("--render takes channels or spectrum, not '" + toStd(options.render) + "'");
+    if (!findView(options.render))
+        return usage_error("--render takes " + toStd(viewIds().join(QStringLiteral(", "))) + ", not '"
+                           + toStd(options.render) + "'");
     if (options.output.isEmpty())
         return usage_error("--render needs -o FILE");
     if (options.path.isEmpty() && !options.sample)
@@ -93,9 +100,8 @@ Result<LaunchOptions> parseCommandLine(const QStringList& arguments)
     if (given("backend"))
         options.window.backend = value("backend");
     options.view = value("view");
-    static const QStringList views = {QStringLiteral("overview"), QStringLiteral("channels"),
-                                      QStringLiteral("spectrum"), QStringLiteral("plan"),
-                                      QStringLiteral("results"),  QStringLiteral("jobs")};
+    const QStringList views =
+        viewIds() + QStringList{QStringLiteral("plan"), QStringLiteral("results"), QStringLiteral("jobs")};
     if (!options.view.isEmpty() && !views.contains(options.view))
         return usage_error("--view takes " + toStd(views.join(QStringLiteral(", "))) + ", not '"
                            + toStd(options.view) + "'");
@@ -104,6 +110,14 @@ Result<LaunchOptions> parseCommandLine(const QStringList& arguments)
     options.render = value("render");
     options.layer = value("layer");
     options.calibration = value("calibration");
+    options.with_run = value("with-run");
+    options.setting = value("set");
+    for (const QString& pair : parser.values(QStringLiteral("option"))) {
+        const qsizetype sign = pair.indexOf(QLatin1Char('='));
+        if (sign <= 0)
+            return usage_error("--option takes KEY=VALUE, not '" + toStd(pair) + "'");
+        options.view_options.insert(pair.left(sign), pair.mid(sign + 1));
+    }
     options.output = value("out");
     if (options.sample && !options.path.isEmpty())
         return usage_error("Either --sample or a PATH");
@@ -119,7 +133,10 @@ QString helpText()
     return parser.helpText();
 }
 
-Status renderView(const LaunchOptions& options)
+namespace {
+
+/// The model that --render draws, with the run and calibration that were named.
+Result<ViewSide> openSide(const LaunchOptions& options)
 {
     QString path = options.path;
     if (path.isEmpty()) {
@@ -128,52 +145,84 @@ Status renderView(const LaunchOptions& options)
             return sample.error();
         path = *sample;
     }
-    const auto model = Model::open(toPath(path));
+    ViewSide side;
+    side.name = path;
+    const QString run_path = Run::is_run(toPath(path)) ? path : options.with_run;
+    if (!run_path.isEmpty()) {
+        const auto run = Run::open(toPath(run_path));
+        if (!run)
+            return run.error();
+        side.run = *run;
+    }
+    const auto model = run_path == path && side.run ? side.run->model() : Model::open(toPath(path));
     if (!model)
         return model.error();
-    if ((*model)->linears().empty())
-        return bad_input("This checkpoint has no linear layer", toStd(path));
-    const LinearLayer* layer =
-        options.layer.isEmpty() ? &(*model)->linears().front() : (*model)->find_linear(toStd(options.layer));
-    if (!layer)
-        return usage_error("There is no linear layer of that name", toStd(options.layer),
-                           "See rankscope-cli info PATH --tensors");
-    std::optional<Moments> moments;
+    side.model = *model;
+    if (side.run && side.run->plan().checkpoint_hash != side.model->checkpoint().header_hash())
+        return bad_input("This run was made from another checkpoint", toStd(run_path),
+                         "Give the run alone: it knows its checkpoint");
     if (!options.calibration.isEmpty()) {
         const auto store = CalibrationStore::open(toPath(options.calibration));
         if (!store)
             return store.error();
-        if (const Status fits = (*store)->check(**model); !fits)
-            return fits;
-        auto read = layer_moments(**store, **model, *layer);
-        if (!read)
-            return read.error();
-        moments = std::move(*read);
+        if (const Status fits = (*store)->check(*side.model); !fits)
+            return fits.error();
+        side.calibration = *store;
     }
-    const auto weight = (*model)->weight(*layer);
-    if (!weight)
-        return weight.error();
-    const Moments* given = moments ? &*moments : nullptr;
-    std::unique_ptr<PlotView> view;
-    if (options.render == QLatin1String("channels")) {
-        auto plot = std::make_unique<ChannelPlot>();
-        plot->setProfile(std::make_shared<ChannelProfile>(channel_profile(*weight, given)),
-                         toQString(layer->name));
-        view = std::move(plot);
-    } else {
-        const auto backend = make_cpu_backend();
-        auto plot = std::make_unique<SpectrumPlot>();
-        plot->setSpectrum(std::make_shared<LayerSpectrum>(
-                              layer_spectrum(*weight, given, UniformGrid{2, 64}, *backend, silent_monitor())),
-                          toQString(layer->name), layer->out, layer->in);
-        view = std::move(plot);
+    return side;
+}
+
+/// The grid of the layer's row: the setting's, the run's plan's, or 2 bits in groups of 64.
+Result<UniformGrid> gridOf(const LaunchOptions& options, const ViewSide& side, const LinearLayer& layer)
+{
+    if (!options.setting.isEmpty()) {
+        auto plan = uniform_plan(*side.model, "rtn", {}, 0, layer.name);
+        if (!plan)
+            return plan.error();
+        if (const Status set = apply_setting(*plan, toStd(options.setting), side.model.get()); !set)
+            return set.error();
+        if (const LayerPlan* row = plan->find(layer.name))
+            return rowGrid(*row);
     }
-    view->resize(900, 560);
-    view->ensurePolished();
-    view->setAttribute(Qt::WA_DontShowOnScreen);
-    view->show();
+    const LayerPlan* row = side.run ? side.run->plan().find(layer.name) : nullptr;
+    return row ? rowGrid(*row) : UniformGrid{2, 64};
+}
+
+} // namespace
+
+Status renderView(const LaunchOptions& options)
+{
+    const View* view = findView(options.render);
+    if (!view)
+        return usage_error("There is no such view", toStd(options.render));
+    const auto side = openSide(options);
+    if (!side)
+        return side.error();
+    const Model& model = *side->model;
+    if (model.linears().empty())
+        return bad_input("This checkpoint has no linear layer", toStd(side->name));
+    const LinearLayer* layer =
+        options.layer.isEmpty() ? &model.linears().front() : model.find_linear(toStd(options.layer));
+    if (!layer)
+        return usage_error("There is no linear layer of that name", toStd(options.layer),
+                           "See rankscope-cli info PATH --tensors");
+    const auto grid = gridOf(options, *side, *layer);
+    if (!grid)
+        return grid.error();
+    const std::unique_ptr<PlotView> plot(view->make());
+    plot->setOptions(options.view_options);
+    const ViewRequest request{*side, *layer, *grid, plot->options()};
+    const auto backend = make_cpu_backend();
+    const auto picture = view->compute(request, *backend, silent_monitor());
+    if (!picture)
+        return picture.error();
+    view->draw(*plot, request, *picture);
+    plot->resize(900, 560);
+    plot->ensurePolished();
+    plot->setAttribute(Qt::WA_DontShowOnScreen);
+    plot->show();
     QString error;
-    if (!view->exportTo(options.output, &error))
+    if (!plot->exportTo(options.output, &error))
         return io_error(toStd(error), toStd(options.output));
     return {};
 }

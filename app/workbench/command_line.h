@@ -6,6 +6,7 @@
 
 #include <QString>
 #include <QStringList>
+#include <QVariantMap>
 
 #include <optional>
 
@@ -24,6 +25,9 @@ struct LaunchOptions {
     QString render;          ///< draw this view without a window
     QString layer;
     QString calibration;
+    QString with_run;      ///< a run of the checkpoint, for Q and L·R
+    QString setting;       ///< of the layer's plan row, as the window has it: gives the grid
+    QVariantMap view_options; ///< PlotView::options()
     QString output;
     bool help = false;
     bool version = false;

@@ -17,6 +17,7 @@
 #include "app/workbench/start_page.h"
 #include "app/workbench/text.h"
 #include "app/workbench/theme.h"
+#include "app/workbench/view_tabs.h"
 #include "app/workbench/widgets/data_table.h"
 #include "app/workbench/widgets/eliding_label.h"
 
@@ -32,7 +33,6 @@
 #include <QScreen>
 #include <QStackedWidget>
 #include <QStatusBar>
-#include <QTabWidget>
 #include <QTimer>
 #include <QToolBar>
 #include <QToolButton>
@@ -103,20 +103,10 @@ void MainWindow::buildCentre()
 {
     banner_ = new MessageBanner;
     start_ = new StartPage(runner_);
-    overview_ = new OverviewPlot;
-    overview_->setObjectName(QStringLiteral("overview_plot"));
-    channels_ = new ChannelPlot;
-    channels_->setObjectName(QStringLiteral("channel_plot"));
-    spectrum_ = new SpectrumPlot;
-    spectrum_->setObjectName(QStringLiteral("spectrum_plot"));
-    views_ = new QTabWidget;
-    views_->setObjectName(QStringLiteral("views"));
-    views_->setAccessibleName(QStringLiteral("Views"));
-    views_->setDocumentMode(true);
-    views_->addTab(overview_, Theme::instance().icon(QStringLiteral("overview")), QStringLiteral("Overview"));
-    views_->addTab(channels_, Theme::instance().icon(QStringLiteral("channels")), QStringLiteral("Channels"));
-    views_->addTab(spectrum_, Theme::instance().icon(QStringLiteral("spectrum")), QStringLiteral("Spectrum"));
-    views_->setCurrentWidget(channels_);
+    views_ = new ViewTabs(session_, runner_, device_);
+    overview_ = static_cast<OverviewPlot*>(views_->plot(QStringLiteral("overview")));
+    channels_ = static_cast<ChannelPlot*>(views_->plot(QStringLiteral("channels")));
+    spectrum_ = static_cast<SpectrumPlot*>(views_->plot(QStringLiteral("spectrum")));
     pages_ = new QStackedWidget;
     pages_->addWidget(start_);
     pages_->addWidget(views_);
@@ -259,13 +249,9 @@ ExportDialog* MainWindow::exportDialog() const { return export_; }
 
 bool MainWindow::showView(const QString& name)
 {
-    if (name == QLatin1String("overview"))
-        views_->setCurrentWidget(overview_);
-    else if (name == QLatin1String("channels"))
-        views_->setCurrentWidget(channels_);
-    else if (name == QLatin1String("spectrum"))
-        views_->setCurrentWidget(spectrum_);
-    else if (name == QLatin1String("plan"))
+    if (views_->showView(name))
+        return true;
+    if (name == QLatin1String("plan"))
         plan_->raise();
     else if (name == QLatin1String("results"))
         results_->raise();

@@ -15,7 +15,6 @@
 
 class QLabel;
 class QStackedWidget;
-class QTabWidget;
 class QToolBar;
 class QToolButton;
 
@@ -35,6 +34,7 @@ class PlotView;
 class ResultsDock;
 class SpectrumPlot;
 class StartPage;
+class ViewTabs;
 
 struct WindowOptions {
     QString backend = QStringLiteral("auto"); ///< as --backend
@@ -62,11 +62,12 @@ public:
     ResultsDock& resultsDock() { return *results_; }
     ChannelPlot& channelPlot() { return *channels_; }
     SpectrumPlot& spectrumPlot() { return *spectrum_; }
+    ViewTabs& viewTabs() { return *views_; }
     ExportDialog* exportDialog() const;
 
     void openPath(const QString& path);
     void openSample();
-    /// "channels" or "spectrum" to the front; with a run, "results", "plan", "jobs".
+    /// A view by its id (viewIds()) to the front, or a panel: "results", "plan", "jobs".
     bool showView(const QString& name);
     bool startPageVisible() const;
 
@@ -128,7 +129,7 @@ private:
     MessageBanner* banner_ = nullptr;
     QStackedWidget* pages_ = nullptr;
     StartPage* start_ = nullptr;
-    QTabWidget* views_ = nullptr;
+    ViewTabs* views_ = nullptr;
     OverviewPlot* overview_ = nullptr;
     ChannelPlot* channels_ = nullptr;
     SpectrumPlot* spectrum_ = nullptr;

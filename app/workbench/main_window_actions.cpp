@@ -17,6 +17,7 @@
 #include "app/workbench/start_page.h"
 #include "app/workbench/text.h"
 #include "app/workbench/theme.h"
+#include "app/workbench/view_tabs.h"
 #include "app/workbench/widgets/data_table.h"
 
 #include <QApplication>
@@ -25,7 +26,6 @@
 #include <QMenu>
 #include <QMessageBox>
 #include <QStackedWidget>
-#include <QTabWidget>
 
 #include <algorithm>
 
@@ -63,17 +63,22 @@ void MainWindow::connectFileActions()
 void MainWindow::connectViewActions()
 {
     connect(actions_->filter, &QAction::triggered, checkpoint_, &CheckpointDock::focusFilter);
-    connect(actions_->show_overview, &QAction::triggered, this, [this] {
-        views_->setCurrentWidget(overview_);
-        overview_->setFocus(Qt::ShortcutFocusReason);
+    for (QAction* action : actions_->show_views)
+        connect(action, &QAction::triggered, this, [this, id = action->data().toString()] {
+            views_->showView(id);
+            views_->currentPlot()->setFocus(Qt::ShortcutFocusReason);
+        });
+    connect(actions_->show_results, &QAction::triggered, this, [this] {
+        results_->show();
+        results_->raise();
+        results_->table().setFocus(Qt::ShortcutFocusReason);
     });
-    connect(actions_->show_channels, &QAction::triggered, this, [this] {
-        views_->setCurrentWidget(channels_);
-        channels_->setFocus(Qt::ShortcutFocusReason);
-    });
-    connect(actions_->show_spectrum, &QAction::triggered, this, [this] {
-        views_->setCurrentWidget(spectrum_);
-        spectrum_->setFocus(Qt::ShortcutFocusReason);
+    connect(actions_->copy_command, &QAction::triggered, this, [this] {
+        const QString command = views_->currentPlot()->command();
+        if (command.isEmpty())
+            return say(QStringLiteral("Nothing is drawn that a command could draw again"));
+        views_->currentPlot()->copyCommand();
+        say(QStringLiteral("Copied: %1").arg(command));
     });
     connect(actions_->back, &QAction::triggered, &session_, &Session::goBack);
     connect(actions_->forward, &QAction::triggered, &session_, &Session::goForward);
@@ -161,6 +166,9 @@ void MainWindow::connectWorkflow()
         if (!session_.isSample())
             settings::addRecentFile(pathText(session_.model()->path()));
         fillRecentMenu();
+        // The whole model first, where something is known of what flows through it.
+        const bool mapped = session_.calibration() || session_.isSample();
+        views_->showView(mapped ? QStringLiteral("overview") : QStringLiteral("channels"));
         setWorkspaceVisible(true);
         checkpoint_->tree().setFocus(Qt::OtherFocusReason);
     });
@@ -269,8 +277,12 @@ void MainWindow::connectPlots()
     connect(channels_, &ChannelPlot::outliersChanged, inspector_, &InspectorDock::setOutliers);
     connect(spectrum_, &SpectrumPlot::rankChanged, this, &MainWindow::previewRank);
     connect(spectrum_, &SpectrumPlot::rankCommitted, this, &MainWindow::commitRank);
-    for (PlotView* view : {static_cast<PlotView*>(overview_), static_cast<PlotView*>(channels_),
-                           static_cast<PlotView*>(spectrum_), static_cast<PlotView*>(&results_->plot())}) {
+    connect(views_, &ViewTabs::failed, this,
+            [this](const Error& error) { showError(QStringLiteral("Not drawn"), error); });
+    QVector<PlotView*> drawn = {&results_->plot()};
+    for (const QString& id : viewIds())
+        drawn.append(views_->plot(id));
+    for (PlotView* view : std::as_const(drawn)) {
         connect(view, &PlotView::exported, this,
                 [this](const QString& file) { say(QStringLiteral("Wrote %1").arg(file)); });
         connect(view, &PlotView::exportFailed, this,
@@ -356,8 +368,7 @@ void MainWindow::showExportDialog()
 
 void MainWindow::exportPlot()
 {
-    if (auto* view = qobject_cast<PlotView*>(views_->currentWidget()))
-        view->exportDialog();
+    views_->currentPlot()->exportDialog();
 }
 
 void MainWindow::stepRank(int step)

@@ -67,6 +67,14 @@ Status check_choice(const GroupChoice& choice, const LayerHistogram& result)
     return {};
 }
 
+/// Rice's rule: 2·n^⅓.
+int fitting_bins(const Matrix& weight, const GroupChoice& choice, const LayerHistogram& layer)
+{
+    const double rows = choice.row < 0 ? static_cast<double>(weight.rows()) : 1.0;
+    const double cols = static_cast<double>(choice.group < 0 ? weight.cols() : layer.group_width);
+    return std::clamp(static_cast<int>(2.0 * std::cbrt(rows * cols)), 16, 512);
+}
+
 } // namespace
 
 Result<LayerParts> layer_parts(const Matrix& weight, const Decomposition& decomposition, Backend& backend)
@@ -130,9 +138,10 @@ Result<LayerHistogram> layer_histogram(const Matrix& weight, const Decomposition
         const ValueRange own = value_range(values);
         range = {std::min(range.low, own.low), std::max(range.high, own.high)};
     }
+    const int bins = options.bins > 0 ? options.bins : fitting_bins(weight, options.choice, result);
     for (const auto& [series, values] : inputs) {
         monitor.throw_if_cancelled();
-        result.values.push_back({series, value_histogram(values, range, options.bins)});
+        result.values.push_back({series, value_histogram(values, range, bins)});
     }
     monitor.throw_if_cancelled();
     result.fit = grid_fit(inputs.back().second);

@@ -48,7 +48,7 @@ struct LayerHistogram {
 struct LayerHistogramOptions {
     GroupChoice choice;
     ValueUnit unit = ValueUnit::Plain;
-    int bins = 256;
+    int bins = 0; ///< 0: as many as so many values make sense of (Rice's rule, 16 … 512)
     /// Without a decomposition: also the weight turned by random Hadamard matrices, and the grid of that.
     bool rotated = false;
     std::string name; ///< of the layer: keys the signs

@@ -4,6 +4,7 @@
 // Made-up layers for the plots' tests: shapes of real ones, values by formula, so that every run draws the
 // same.
 #include "app/workbench/plots/error_plot.h"
+#include "core/plan/layer_parts.h"
 #include "core/plan/layer_spectrum.h"
 
 #include <cmath>
@@ -74,6 +75,44 @@ inline QVector<ErrorTrace> error_traces(int count)
         traces.append(trace);
     }
     return traces;
+}
+
+/// A weight with two strong columns, which L·R of the decomposition takes.
+inline Matrix weight_of(Index out, Index in)
+{
+    return Matrix::NullaryExpr(out, in, [in](Index i, Index j) {
+        const double wave = std::sin(0.7 * static_cast<double>(i) + 1.3 * static_cast<double>(j))
+                            * std::cos(0.31 * static_cast<double>(i * j % 97));
+        const double hot = j == in / 3 || j == 2 * in / 3 ? 8.0 : 1.0;
+        return static_cast<float>(0.02 * hot * wave);
+    });
+}
+
+inline Decomposition decomposition_of(const Matrix& weight, const UniformGrid& grid)
+{
+    const auto backend = make_cpu_backend();
+    Decomposition result;
+    const Index in = weight.cols();
+    result.low_rank.left = Matrix(weight.rows(), 2);
+    result.low_rank.left << weight.col(in / 3), weight.col(2 * in / 3);
+    result.low_rank.right = Matrix::Zero(2, in);
+    result.low_rank.right(0, in / 3) = 1.0F;
+    result.low_rank.right(1, 2 * in / 3) = 1.0F;
+    const Buffer rest = backend->upload(Matrix(weight - result.low_rank.left * result.low_rank.right));
+    const GridBuffers fitted = backend->fit_grid(rest, grid);
+    result.quantized = to_host(backend->round_nearest(rest, fitted), fitted, *backend);
+    return result;
+}
+
+inline std::shared_ptr<LayerHistogram> layer_histogram_of(Index out, Index in, bool run)
+{
+    const Matrix weight = weight_of(out, in);
+    const UniformGrid grid{2, 64};
+    const auto backend = make_cpu_backend();
+    const Decomposition decomposition = decomposition_of(weight, grid);
+    auto histogram =
+        layer_histogram(weight, run ? &decomposition : nullptr, grid, {}, *backend, silent_monitor());
+    return histogram ? std::make_shared<LayerHistogram>(std::move(*histogram)) : nullptr;
 }
 
 } // namespace rankscope::test

@@ -74,6 +74,8 @@ void TestCommandLine::refuses_with_a_sentence_data()
                                      << "--sample";
     QTest::newRow("render what") << "--render pie a -o f.png"
                                  << "pie";
+    QTest::newRow("option") << "--render histogram a -o f.png --option row"
+                            << "KEY=VALUE";
     QTest::newRow("render where") << "--render channels a"
                                   << "-o";
     QTest::newRow("render of what") << "--render channels -o f.png"
@@ -102,6 +104,9 @@ void TestCommandLine::renders_views_into_files_data()
                                   << "pdf";
     QTest::newRow("channels csv") << "channels"
                                   << "csv";
+    for (const QString& view : {QStringLiteral("histogram")})
+        for (const char* suffix : {"png", "pdf", "svg", "csv"})
+            QTest::newRow(qPrintable(view + QLatin1Char(' ') + QLatin1String(suffix))) << view << suffix;
 }
 
 void TestCommandLine::renders_views_into_files()
@@ -137,6 +142,18 @@ void TestCommandLine::render_explains_what_is_wrong()
     QVERIFY(!status);
     QVERIFY(status.error().sentence().find("no.such.layer") != std::string::npos);
     options.layer.clear();
+    options.render = QStringLiteral("overview"); // there is no calibration to draw
+    status = renderView(options);
+    QVERIFY(!status);
+    QVERIFY2(status.error().sentence().find("--calibration") != std::string::npos,
+             status.error().sentence().c_str());
+    options.render = QStringLiteral("histogram");
+    options.setting = QStringLiteral("*:bits=77");
+    QVERIFY(!renderView(options));
+    options.setting.clear();
+    options.with_run = settings_.path(QStringLiteral("no run"));
+    QVERIFY(!renderView(options));
+    options.with_run.clear();
     options.calibration = settings_.path(QStringLiteral("no calibration"));
     QVERIFY(!renderView(options));
     options.calibration.clear();

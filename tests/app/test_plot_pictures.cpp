@@ -3,6 +3,7 @@
 // is fixed at its start, so each scale is a child process of this same program.
 #include "app/workbench/plots/channel_plot.h"
 #include "app/workbench/plots/error_plot.h"
+#include "app/workbench/plots/histogram_plot.h"
 #include "app/workbench/plots/spectrum_plot.h"
 #include "tests/app/plot_samples.h"
 #include "tests/support/test_paths.h"
@@ -38,7 +39,9 @@ QStringList plot_names()
             QStringLiteral("spectrum"),        QStringLiteral("spectrum_log_rank"),
             QStringLiteral("spectrum_narrow"), QStringLiteral("spectrum_few"),
             QStringLiteral("errors"),          QStringLiteral("errors_eight"),
-            QStringLiteral("errors_empty"),    QStringLiteral("spectrum_busy")};
+            QStringLiteral("errors_empty"),    QStringLiteral("spectrum_busy"),
+            QStringLiteral("histogram"),       QStringLiteral("histogram_run"),
+            QStringLiteral("histogram_narrow")};
 }
 
 std::unique_ptr<PlotView> make_plot(const QString& name)
@@ -69,6 +72,12 @@ std::unique_ptr<PlotView> make_plot(const QString& name)
         plot->setLogRank(name.endsWith(QLatin1String("log_rank")));
         plot->setRank(few ? 8 : name.endsWith(QLatin1String("narrow")) ? 4000 : 256);
         plot->setBusy(name.endsWith(QLatin1String("busy")));
+        return plot;
+    }
+    if (name.startsWith(QLatin1String("histogram"))) {
+        auto plot = std::make_unique<HistogramPlot>();
+        plot->resize(name.endsWith(QLatin1String("narrow")) ? QSize(420, 320) : QSize(900, 460));
+        plot->setHistogram(layer_histogram_of(576, 1536, !name.endsWith(QLatin1String("histogram"))), layer);
         return plot;
     }
     auto plot = std::make_unique<ErrorPlot>();

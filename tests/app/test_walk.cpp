@@ -210,6 +210,9 @@ void TestWalk::selectLayerInTheTree()
     QVERIFY(down.isValid());
     clickCell(tree, down);
     QCOMPARE(window_->session().selection().layer, k_down);
+    auto* tabs = window_->findChild<QTabWidget*>(QStringLiteral("views"));
+    QCOMPARE(tabs->currentIndex(), 0); // the whole model comes first
+    click(tabs->tabBar(), tabs->tabBar()->tabRect(1).center());
     ChannelPlot& channels = window_->channelPlot();
     QVERIFY(channels.isVisible());
     QTRY_VERIFY_WITH_TIMEOUT(channels.summary().contains(QStringLiteral("of 172 channels")), k_long);

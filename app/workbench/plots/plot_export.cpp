@@ -72,6 +72,12 @@ QByteArray PlotView::render(const QString& suffix)
     plot_->plotLayout()->addElement(plot_->plotLayout()->rowCount(), 0, footer_);
     plot_->plotLayout()->setRowStretchFactor(plot_->plotLayout()->rowCount() - 1, 0.0001);
     applyTheme(on_screen_dark && suffix == QLatin1String("png"));
+    // Left to itself the element takes one line, however many the text needs.
+    const QRect room(0, 0, plot_->width() - 16, plot_->height());
+    footer_->setMinimumSize(
+        0,
+        QFontMetrics(footer_->font()).boundingRect(room, Qt::AlignLeft | Qt::TextWordWrap, readout()).height()
+            + 8);
     plot_->replot(QCustomPlot::rpRefreshHint); // lays out and pools for this size
 
     QByteArray bytes;

@@ -261,11 +261,14 @@ bool PlotView::isFitted() const
 
 void PlotView::zoom(double factor)
 {
-    QCPAxis* axis = plot_->xAxis;
-    const QCPRange range = axis->range();
-    axis->scaleRange(factor, axis->scaleType() == QCPAxis::stLogarithmic
-                                 ? std::sqrt(range.lower * range.upper)
-                                 : range.center());
+    for (QCPAxis* axis : {plot_->xAxis, plot_->yAxis}) {
+        if (axis == plot_->yAxis && !zooms_both_)
+            break;
+        const QCPRange range = axis->range();
+        axis->scaleRange(factor, axis->scaleType() == QCPAxis::stLogarithmic
+                                     ? std::sqrt(range.lower * range.upper)
+                                     : range.center());
+    }
     replotLater();
 }
 
@@ -346,6 +349,12 @@ void PlotView::setBusy(bool busy)
 
 void PlotView::copyImage() { QGuiApplication::clipboard()->setPixmap(plot_->toPixmap(0, 0, 2.0)); }
 
+void PlotView::copyCommand()
+{
+    if (!command_.isEmpty())
+        QGuiApplication::clipboard()->setText(command_);
+}
+
 void PlotView::showTable()
 {
     if (table_dialog_)
@@ -420,7 +429,10 @@ bool PlotView::handleMouse(QEvent* event)
         return true;
     case QEvent::Wheel: {
         const bool vertical = static_cast<QWheelEvent*>(event)->modifiers() & Qt::ShiftModifier;
-        plot_->axisRect()->setRangeZoom(vertical ? Qt::Vertical : Qt::Horizontal);
+        for (QCPAxisRect* rect : plot_->axisRects())
+            rect->setRangeZoom(vertical      ? Qt::Orientations(Qt::Vertical)
+                               : zooms_both_ ? Qt::Horizontal | Qt::Vertical
+                                             : Qt::Orientations(Qt::Horizontal));
         return false;
     }
     case QEvent::ToolTip: {
@@ -498,6 +510,8 @@ void PlotView::contextMenuEvent(QContextMenuEvent* event)
     add(QStringLiteral("copy"), tr("Copy image"), &PlotView::copyImage);
     add(QStringLiteral("copy"), tr("Copy readout"),
         [this] { QGuiApplication::clipboard()->setText(readout()); });
+    add(QStringLiteral("copy"), tr("Copy as command"), &PlotView::copyCommand)
+        ->setEnabled(has_data_ && !command_.isEmpty());
     menu->addSeparator();
     add(QStringLiteral("fit"), tr("Show all"), &PlotView::fit)->setShortcut(Qt::Key_Home);
     extendMenu(menu);

@@ -6,6 +6,7 @@
 #include <QPointer>
 #include <QString>
 #include <QStringList>
+#include <QVariantMap>
 #include <QVector>
 #include <QWidget>
 
@@ -56,13 +57,23 @@ public:
     /// The line below the plot.
     QString readout() const;
 
+    /// What of a layer the controls ask for, where it takes a computation: goes with the request for the next
+    /// picture and into the command.
+    virtual QVariantMap options() const { return {}; }
+    virtual void setOptions(const QVariantMap&) {} ///< unknown ones are ignored; emits nothing
+    /// The command line that draws this picture; empty: there is none.
+    void setCommand(const QString& command) { command_ = command; }
+    const QString& command() const { return command_; }
+
 public Q_SLOTS:
     void fit(); ///< whole data in view
     void exportDialog();
     void showTable();
     void copyImage();
+    void copyCommand();
 
 Q_SIGNALS:
+    void optionsChanged(); ///< by the user's hand
     void messageLinkActivated(const QString& link);
     void exported(const QString& file);
     void exportFailed(const QString& sentence);
@@ -85,6 +96,8 @@ protected:
     void setReadout(const QString& text);
     /// The whole data range; fit() goes there, zoom and pan never leave it.
     void setLimits(double x_min, double x_max, double y_min, double y_max);
+    /// The wheel and + − zoom both axes (a map of cells), not only the horizontal one.
+    void setZoomsBothAxes(bool both) { zooms_both_ = both; }
     void setHasData(bool has_data);
     bool hasData() const { return has_data_; }
     void updateDescription(); ///< call when summary() changed
@@ -141,10 +154,12 @@ private:
     QPointer<QDialog> table_dialog_;
     QString title_text_;
     QString message_;
+    QString command_;
     double limits_[4] = {0.0, 1.0, 0.0, 1.0};
     QPointF press_;
     bool pressed_ = false;
     bool drag_taken_ = false;
+    bool zooms_both_ = false;
     bool busy_ = false;
     bool has_data_ = false;
     bool paint_dark_ = false;

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "app/workbench/views/view.h"
+
+namespace rankscope {
+
+namespace {
+
+/// Whether the run finished this layer.
+bool holds(const Run& run, const LinearLayer& layer)
+{
+    const auto results = run.results();
+    return std::any_of(results.begin(), results.end(),
+                       [&layer](const LayerResult& result) { return result.layer == layer.name; });
+}
+
+} // namespace
+
+Result<Matrix> ViewSide::weight(const LinearLayer& layer) const
+{
+    if (!compressed || !run || !holds(*run, layer))
+        return model->weight(layer);
+    const auto decomposition = run->decomposition(layer.name);
+    if (!decomposition)
+        return decomposition.error();
+    return decomposition->reconstruct();
+}
+
+Result<std::optional<Decomposition>> ViewSide::decomposition(const LinearLayer& layer) const
+{
+    if (compressed || !run || !holds(*run, layer))
+        return std::optional<Decomposition>();
+    auto decomposition = run->decomposition(layer.name);
+    if (!decomposition)
+        return decomposition.error();
+    return std::optional<Decomposition>(std::move(*decomposition));
+}
+
+Result<std::optional<Moments>> ViewSide::moments(const LinearLayer& layer) const
+{
+    if (!calibration)
+        return std::optional<Moments>();
+    auto moments = layer_moments(*calibration, *model, layer);
+    if (!moments)
+        return moments.error().in(layer.name);
+    return std::optional<Moments>(std::move(*moments));
+}
+
+} // namespace rankscope

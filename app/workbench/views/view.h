@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include "app/workbench/plots/plot_view.h"
+#include "core/calibration/calibration_store.h"
+#include "core/run/run.h"
+
+#include <QString>
+#include <QVariantMap>
+
+#include <memory>
+#include <optional>
+#include <span>
+
+namespace rankscope {
+
+/// What a picture is made of: a checkpoint with what is known of it, or a run of it.
+struct ViewSide {
+    std::shared_ptr<const Model> model;
+    std::shared_ptr<const CalibrationStore> calibration; ///< may be null
+    std::shared_ptr<const Run> run;                      ///< may be null
+    bool compressed = false; ///< its weights are Q + L·R of the run, which is then there
+    QString name;            ///< of the file or run, for people
+
+    /// A layer's weight as this side has it. Reads the disk. Errors: as Model::weight, Run::decomposition.
+    Result<Matrix> weight(const LinearLayer& layer) const;
+    /// What the run made of a layer; none without a run, without that layer, and of a compressed side.
+    Result<std::optional<Decomposition>> decomposition(const LinearLayer& layer) const;
+    /// Of the layer's input; none without calibration.
+    Result<std::optional<Moments>> moments(const LinearLayer& layer) const;
+};
+
+struct ViewRequest {
+    ViewSide side;
+    LinearLayer layer;   ///< for views of the whole model: any
+    UniformGrid grid;    ///< of the layer's row in the plan
+    QVariantMap options; ///< PlotView::options()
+};
+
+/// What a view's compute() hands to its draw(); immutable.
+using Picture = std::shared_ptr<const void>;
+
+struct ViewInfo {
+    QString id; ///< as --render and --view name it
+    QString title;
+    QString icon;
+    QString help;         ///< one sentence
+    bool of_layer = true; ///< else of the whole model
+};
+
+/// One picture of a layer or model: how its widget is made, what is computed for it away from the GUI thread,
+/// and how that is drawn. Adding one: views/foo_view.cpp, its plot, and a line in views.cpp.
+class View {
+public:
+    virtual ~View() = default;
+    virtual const ViewInfo& info() const = 0;
+    virtual PlotView* make() const = 0;
+    /// Errors: as the steps it takes. Throws Cancelled, BackendFailure.
+    virtual Result<Picture> compute(const ViewRequest& request, Backend& backend, Monitor& monitor) const = 0;
+    /// A null picture empties the view.
+    virtual void draw(PlotView& plot, const ViewRequest& request, const Picture& picture) const = 0;
+    /// Whether drawOther() does anything.
+    virtual bool compares() const { return false; }
+    /// The same layer of the other side, beside what is drawn; null: none.
+    virtual void drawOther(PlotView&, const QString& name, const Picture& picture) const
+    {
+        Q_UNUSED(name)
+        Q_UNUSED(picture)
+    }
+};
+
+/// All views of the middle, in the order of their tabs.
+std::span<const View* const> views();
+/// Null when there is none of that name.
+const View* findView(const QString& id);
+QStringList viewIds();
+
+/// A view whose plot and picture have types.
+template <class Plot, class Data>
+class TypedView : public View {
+public:
+    explicit TypedView(ViewInfo info) : info_(std::move(info)) {}
+    const ViewInfo& info() const override { return info_; }
+    PlotView* make() const override { return new Plot; }
+    Result<Picture> compute(const ViewRequest& request, Backend& backend, Monitor& monitor) const override
+    {
+        auto data = read(request, backend, monitor);
+        if (!data)
+            return data.error();
+        return Picture(std::make_shared<const Data>(std::move(*data)));
+    }
+    void draw(PlotView& plot, const ViewRequest& request, const Picture& picture) const override
+    {
+        show(static_cast<Plot&>(plot), request, std::static_pointer_cast<const Data>(picture));
+    }
+
+protected:
+    using Shared = std::shared_ptr<const Data>;
+    virtual Result<Data> read(const ViewRequest& request, Backend& backend, Monitor& monitor) const = 0;
+    virtual void show(Plot& plot, const ViewRequest& request, const Shared& data) const = 0;
+
+private:
+    ViewInfo info_;
+};
+
+} // namespace rankscope

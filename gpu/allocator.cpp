@@ -57,10 +57,12 @@ DeviceRange::~DeviceRange()
         allocator_->release(*this);
 }
 
-std::shared_ptr<Allocator> Allocator::create(std::shared_ptr<Device> device, bool force_staging)
+std::shared_ptr<Allocator> Allocator::create(std::shared_ptr<Device> device, bool force_staging,
+                                             VkDeviceSize limit)
 {
     std::shared_ptr<Allocator> allocator(new Allocator);
     allocator->device_ = std::move(device);
+    allocator->limit_ = limit;
     const VkPhysicalDeviceMemoryProperties& memory = allocator->device_->physical().memory;
 
     // Every buffer is made with the same usage, so one of them tells which types they all may use.
@@ -106,10 +108,23 @@ std::uint64_t Allocator::allocated_bytes() const
     return allocated_bytes_;
 }
 
+/// Under the lock.
+VkDeviceSize Allocator::room_for(MemoryUse use) const
+{
+    const VkDeviceSize room = device_->memory_room(types_[static_cast<int>(use)]);
+    return limit_ == 0 ? room : std::min(room, limit_ - std::min(limit_, allocated_bytes_));
+}
+
+VkDeviceSize Allocator::room() const
+{
+    const std::lock_guard lock(mutex_);
+    return room_for(MemoryUse::Device);
+}
+
 std::shared_ptr<DeviceRange> Allocator::try_allocate(VkDeviceSize bytes, MemoryUse use)
 {
     const VkDeviceSize needed = std::max(round_up(bytes), k_range_alignment);
-    if (needed < bytes || needed > largest_range())
+    if (needed < bytes || needed > largest_range() || device_->faults().range_fails())
         return nullptr;
     const bool small = needed <= k_small_bytes;
     const std::lock_guard lock(mutex_);
@@ -127,6 +142,8 @@ std::shared_ptr<DeviceRange> Allocator::try_allocate(VkDeviceSize bytes, MemoryU
     }
     if (found == nullptr)
         found = new_block(small ? k_block_bytes : needed, use, small);
+    if (found == nullptr && small)
+        found = new_block(needed, use, true); // a device that is nearly full still has room for little
     if (found == nullptr)
         return nullptr;
     const auto gap = std::find_if(found->gaps.begin(), found->gaps.end(),
@@ -150,6 +167,8 @@ std::shared_ptr<DeviceRange> Allocator::try_allocate(VkDeviceSize bytes, MemoryU
 Block* Allocator::new_block(VkDeviceSize bytes, MemoryUse use, bool shared)
 {
     const Device& device = *device_;
+    if (bytes > room_for(use)) // beyond it the driver would move memory out of the device, and crawl
+        return nullptr;
     const auto& vk = device.vk();
     auto block = std::make_unique<Block>();
     block->size = bytes;

@@ -51,7 +51,9 @@ inline constexpr VkDeviceSize k_range_alignment = 256;
 class Allocator : public std::enable_shared_from_this<Allocator> {
 public:
     /// With `force_staging` device memory is never mapped, as on a card with memory of its own.
-    static std::shared_ptr<Allocator> create(std::shared_ptr<Device> device, bool force_staging);
+    /// `limit`: bytes that may be allocated at most; 0: what the device has.
+    static std::shared_ptr<Allocator> create(std::shared_ptr<Device> device, bool force_staging,
+                                             VkDeviceSize limit);
     ~Allocator();
     Allocator(const Allocator&) = delete;
     Allocator& operator=(const Allocator&) = delete;
@@ -62,11 +64,14 @@ public:
     VkDeviceSize largest_range() const { return device_->physical().max_allocation; }
     bool device_memory_mapped() const { return mapped_[0]; }
     std::uint64_t allocated_bytes() const;
+    /// What another allocation of device memory may be large; the largest number where nobody says.
+    VkDeviceSize room() const;
 
 private:
     friend class DeviceRange;
     Allocator() = default;
     std::uint32_t memory_type(MemoryUse use) const;
+    VkDeviceSize room_for(MemoryUse use) const;
     Block* new_block(VkDeviceSize bytes, MemoryUse use, bool shared);
     void destroy_block(Block& block);
     void release(DeviceRange& range);
@@ -76,6 +81,7 @@ private:
     bool mapped_[3] = {};
     mutable std::mutex mutex_;
     std::map<Block*, std::unique_ptr<Block>> blocks_;
+    VkDeviceSize limit_ = 0;
     std::uint64_t allocated_bytes_ = 0;
 };
 

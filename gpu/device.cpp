@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <optional>
 
 namespace rankscope::gpu {
@@ -102,6 +103,19 @@ std::string reason_not_usable(VkPhysicalDevice device, const VkPhysicalDevicePro
     return {};
 }
 
+bool has_extension(VkPhysicalDevice device, const char* name)
+{
+    std::uint32_t count = 0;
+    if (vkEnumerateDeviceExtensionProperties(device, nullptr, &count, nullptr) != VK_SUCCESS)
+        return false;
+    std::vector<VkExtensionProperties> extensions(count);
+    if (vkEnumerateDeviceExtensionProperties(device, nullptr, &count, extensions.data()) < VK_SUCCESS)
+        return false;
+    return std::any_of(extensions.begin(), extensions.end(), [&](const VkExtensionProperties& extension) {
+        return std::strcmp(extension.extensionName, name) == 0;
+    });
+}
+
 PhysicalDevice describe(VkPhysicalDevice handle)
 {
     PhysicalDevice device;
@@ -133,6 +147,7 @@ PhysicalDevice describe(VkPhysicalDevice handle)
     device.limits = basic.limits;
     device.max_allocation = maintenance.maxMemoryAllocationSize;
     device.driver_version = basic.driverVersion;
+    device.memory_budget = has_extension(handle, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
     std::copy(std::begin(identity.driverUUID), std::end(identity.driverUUID), device.driver_uuid.begin());
     std::copy(std::begin(basic.pipelineCacheUUID), std::end(basic.pipelineCacheUUID),
               device.pipeline_cache_uuid.begin());
@@ -207,6 +222,9 @@ Result<std::shared_ptr<Device>> Device::create(std::shared_ptr<Instance> instanc
     info.pNext = &features;
     info.queueCreateInfoCount = 1;
     info.pQueueCreateInfos = &queue;
+    const char* const budget = VK_EXT_MEMORY_BUDGET_EXTENSION_NAME;
+    info.enabledExtensionCount = device->physical_.memory_budget ? 1 : 0;
+    info.ppEnabledExtensionNames = &budget;
     const VkResult result = vkCreateDevice(device->physical_.handle, &info, nullptr, &device->handle_);
     if (result != VK_SUCCESS)
         return vulkan_error(result, "open the device").in(device->physical_.info.name);
@@ -230,6 +248,20 @@ void Device::check(VkResult result, std::string_view what) const
     if (result == VK_ERROR_DEVICE_LOST)
         lost_ = true;
     throw BackendFailure(vulkan_error(result, what).in(physical_.info.name));
+}
+
+VkDeviceSize Device::memory_room(std::uint32_t memory_type) const
+{
+    if (!physical_.memory_budget)
+        return std::numeric_limits<VkDeviceSize>::max();
+    VkPhysicalDeviceMemoryBudgetPropertiesEXT budget{};
+    budget.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT;
+    VkPhysicalDeviceMemoryProperties2 properties{};
+    properties.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2;
+    properties.pNext = &budget;
+    vkGetPhysicalDeviceMemoryProperties2(physical_.handle, &properties);
+    const std::uint32_t heap = physical_.memory.memoryTypes[memory_type].heapIndex;
+    return budget.heapBudget[heap] - std::min(budget.heapUsage[heap], budget.heapBudget[heap]);
 }
 
 void Device::require_alive() const

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/base/result.h"
+#include "gpu/faults.h"
 #include "gpu/loader.h"
 #include "gpu/vulkan_backend.h"
 
@@ -24,13 +25,14 @@ struct PhysicalDevice {
     std::array<std::uint8_t, VK_UUID_SIZE> driver_uuid{};
     std::array<std::uint8_t, VK_UUID_SIZE> pipeline_cache_uuid{};
     std::uint32_t driver_version = 0;
+    bool memory_budget = false; ///< VK_EXT_memory_budget: the driver says how much room there is
 };
 
 /// Devices in the order of --backend vulkan:INDEX: discrete, integrated, virtual, others, software.
 Result<std::vector<PhysicalDevice>> enumerate_devices(const Instance& instance);
 
 /// A logical device with one compute queue. Lives as long as any buffer on it. Immutable but for the lost
-/// flag.
+/// flag and the faults of tests.
 class Device {
 public:
     /// Errors: NoDevice, NoSpace.
@@ -49,6 +51,10 @@ public:
     void check(VkResult result, std::string_view what) const;
     /// Throws if the device was lost: what is asked of it afterwards cannot give right numbers.
     void require_alive() const;
+    /// What may still be allocated from the heap of a memory type before the driver would have to move memory out;
+    /// the largest number where the driver does not say.
+    VkDeviceSize memory_room(std::uint32_t memory_type) const;
+    FaultInjector& faults() const { return faults_; }
 
 private:
     Device() = default;
@@ -59,6 +65,7 @@ private:
     VkQueue queue_ = VK_NULL_HANDLE;
     VolkDeviceTable table_{};
     mutable std::atomic<bool> lost_ = false;
+    mutable FaultInjector faults_;
 };
 
 } // namespace rankscope::gpu

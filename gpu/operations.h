@@ -3,6 +3,7 @@
 
 #include "core/compute/host_fallback_backend.h"
 #include "gpu/recorder.h"
+#include "gpu/staging.h"
 #include "gpu/vulkan_backend.h"
 
 #include <atomic>
@@ -84,6 +85,8 @@ public:
     std::unique_ptr<ColumnAccumulator> column_accumulator(const ColumnOptions& options) override;
 
     TransferCounts transfers() const;
+    void inject(const VulkanFaults& faults) { device_->faults().set(faults); }
+    VulkanCounts counts() const { return device_->faults().counts(); }
     bool measure(bool on) { return recorder_->measure(on); }
     KernelTimes times() { return recorder_->times(); }
     /// Throws BackendFailure.
@@ -168,6 +171,7 @@ private:
     std::shared_ptr<Allocator> allocator_;
     std::shared_ptr<Pipelines> pipelines_;
     std::unique_ptr<Recorder> recorder_;
+    Staging staging_;
     VkDeviceSize binding_limit_ = 0;
     std::uint32_t lanes_ = 128; ///< threads of a flat work group
     std::mutex cache_mutex_;

@@ -5,12 +5,13 @@
 #include <fmt/format.h>
 
 #include <cstring>
+#include <limits>
 
 namespace rankscope::gpu {
 
 namespace {
 
-constexpr VkDeviceSize k_staging_bytes = VkDeviceSize{32} << 20;
+constexpr VkDeviceSize k_small_transfer = VkDeviceSize{256} << 10; // a range of a shared block serves it
 
 VkDeviceSize bytes_of(Index elements) { return static_cast<VkDeviceSize>(elements) * sizeof(float); }
 
@@ -40,9 +41,13 @@ std::shared_ptr<DeviceRange> VulkanBackend::new_range(VkDeviceSize bytes, Memory
                          "({:.1f} MiB)",
                          mebibytes(bytes), mebibytes(allocator_->largest_range())),
              device, "Compute this layer with --backend cpu"});
+    const VkDeviceSize room = allocator_->room();
     throw BackendFailure({ErrorKind::NoSpace,
-                          fmt::format("the device has no room for another {:.1f} MiB, {:.1f} MiB are in use",
-                                      mebibytes(bytes), mebibytes(allocator_->allocated_bytes())),
+                          fmt::format("the device has no room for another {:.1f} MiB, {:.1f} MiB are in use{}",
+                                      mebibytes(bytes), mebibytes(allocator_->allocated_bytes()),
+                                      room < std::numeric_limits<VkDeviceSize>::max()
+                                          ? fmt::format(" and {:.1f} MiB are free", mebibytes(room))
+                                          : std::string()),
                           device,
                           "Lower --memory, close other programs that use the device, or use --backend cpu"});
 }
@@ -97,12 +102,13 @@ void VulkanBackend::write(const std::shared_ptr<DeviceRange>& target, const void
         std::memcpy(target->mapped(), source, bytes);
         return;
     }
-    for (VkDeviceSize done = 0; done < bytes; done += k_staging_bytes) {
-        const VkDeviceSize part = std::min(k_staging_bytes, bytes - done);
-        const auto staging = new_range(part, MemoryUse::Upload);
-        std::memcpy(staging->mapped(), static_cast<const std::byte*>(source) + done, part);
-        recorder_->copy(staging, target, {{0, done, part}});
+    if (bytes > k_small_transfer) {
+        staging_.write(target, source, bytes);
+        return;
     }
+    const auto staging = new_range(bytes, MemoryUse::Upload);
+    std::memcpy(staging->mapped(), source, bytes);
+    recorder_->copy(staging, target, {{0, 0, bytes}});
 }
 
 /// Waits for what is recorded and copies the content out.
@@ -115,13 +121,14 @@ void VulkanBackend::read(const std::shared_ptr<DeviceRange>& source, void* targe
         std::memcpy(target, source->mapped(), bytes);
         return;
     }
-    const auto staging = new_range(std::min(bytes, k_staging_bytes), MemoryUse::Readback);
-    for (VkDeviceSize done = 0; done < bytes; done += k_staging_bytes) {
-        const VkDeviceSize part = std::min(k_staging_bytes, bytes - done);
-        recorder_->copy(source, staging, {{done, 0, part}});
-        recorder_->finish();
-        std::memcpy(static_cast<std::byte*>(target) + done, staging->mapped(), part);
+    if (bytes > k_small_transfer) {
+        staging_.read(source, target, bytes);
+        return;
     }
+    const auto staging = new_range(bytes, MemoryUse::Readback);
+    recorder_->copy(source, staging, {{0, 0, bytes}});
+    recorder_->finish();
+    std::memcpy(target, staging->mapped(), bytes);
 }
 
 TransferCounts VulkanBackend::transfers() const

@@ -311,6 +311,8 @@ std::uint64_t Recorder::submit()
     info.pCommandBuffers = &frame.commands;
     info.signalSemaphoreCount = 1;
     info.pSignalSemaphores = &timeline_;
+    if (device_->faults().submit_fails())
+        device_->check(VK_ERROR_DEVICE_LOST, "submit work");
     device_->check(vk.vkQueueSubmit(device_->queue(), 1, &info, VK_NULL_HANDLE), "submit work");
     last_value_ = value;
     frame.value = value;
@@ -341,18 +343,21 @@ void Recorder::retire(std::uint64_t done)
     }
 }
 
-void Recorder::finish()
+std::uint64_t Recorder::flush()
 {
-    std::uint64_t value = 0;
-    {
-        const std::lock_guard lock(mutex_);
-        device_->require_alive();
-        value = submit();
-    }
+    const std::lock_guard lock(mutex_);
+    device_->require_alive();
+    return submit();
+}
+
+void Recorder::wait_until(std::uint64_t value)
+{
     wait(value); // outside the lock: other threads go on recording
     const std::lock_guard lock(mutex_);
     retire(value);
 }
+
+void Recorder::finish() { wait_until(flush()); }
 
 bool Recorder::measure(bool on)
 {

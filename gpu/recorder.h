@@ -47,6 +47,9 @@ public:
     void clear(const std::shared_ptr<DeviceRange>& target, VkDeviceSize bytes);
     /// Submits what is recorded and waits until the device has done all of it.
     void finish();
+    /// Submits what is recorded; what wait_until waits for. 0: nothing was ever recorded.
+    std::uint64_t flush();
+    void wait_until(std::uint64_t value);
 
     /// Starts to measure kernels, from zero, or stops; false where the device cannot.
     bool measure(bool on);

@@ -14,9 +14,10 @@ namespace rankscope {
 namespace gpu {
 
 VulkanBackend::VulkanBackend(std::shared_ptr<Device> device, const VulkanOptions& options)
-    : device_(std::move(device)), allocator_(Allocator::create(device_, options.force_staging)),
+    : device_(std::move(device)), allocator_(Allocator::create(device_, options.force_staging, options.memory_limit_bytes)),
       pipelines_(std::make_shared<Pipelines>(device_)),
-      recorder_(std::make_unique<Recorder>(device_, pipelines_))
+      recorder_(std::make_unique<Recorder>(device_, pipelines_)),
+      staging_(*recorder_, [this](VkDeviceSize bytes, MemoryUse use) { return allocator_->try_allocate(bytes, use); })
 {
     const VkPhysicalDeviceLimits& limits = device_->physical().limits;
     binding_limit_ = limits.maxStorageBufferRange / k_range_alignment * k_range_alignment;
@@ -150,6 +151,18 @@ Result<DevicePeak> measure_peak(Backend& backend)
     } catch (const BackendFailure& failure) {
         return failure.error();
     }
+}
+
+void inject_faults(Backend& backend, const VulkanFaults& faults)
+{
+    if (auto* vulkan = dynamic_cast<gpu::VulkanBackend*>(&backend))
+        vulkan->inject(faults);
+}
+
+VulkanCounts counts_since_injection(const Backend& backend)
+{
+    const auto* vulkan = dynamic_cast<const gpu::VulkanBackend*>(&backend);
+    return vulkan ? vulkan->counts() : VulkanCounts{};
 }
 
 std::vector<std::string> validation_messages() { return gpu::collected_validation_messages(); }

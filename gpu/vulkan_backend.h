@@ -39,6 +39,7 @@ struct VulkanOptions {
     /// allows).
     bool force_staging = false;
     std::uint64_t binding_limit_bytes = 0;
+    std::uint64_t memory_limit_bytes = 0; ///< allocate at most so much (0: what the device has room for)
 };
 
 /// A backend on one device. Errors: NoDevice (no such index, not usable), NoSpace.

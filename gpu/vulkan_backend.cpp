@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <filesystem>
 
 namespace rankscope {
 
@@ -169,9 +170,28 @@ std::vector<std::string> validation_messages() { return gpu::collected_validatio
 
 namespace {
 
+/// Whether the system shows any graphics hardware. Asking Vulkan itself loads every driver that is installed,
+/// and a software one (lavapipe with its compiler) then stays in the process: some 50 MB.
+bool graphics_hardware_present()
+{
+    constexpr std::string_view k_nodes[] = {"dri", "nvidia", "nvhost", "mali", "kgsl", "dxg"};
+    std::error_code problem;
+    for (const auto& entry : std::filesystem::directory_iterator("/dev", problem)) {
+        const std::string name = entry.path().filename().string();
+        for (const std::string_view node : k_nodes)
+            if (name.starts_with(node))
+                return true;
+    }
+    return static_cast<bool>(problem); // not known
+}
+
 /// The CPU if there is no graphics card; an installed software driver would be slower than that.
 std::unique_ptr<Backend> open_best_backend()
 {
+    if (!graphics_hardware_present()) {
+        log::warn_once("No Vulkan device: computing on CPU. Results are the same, slower.");
+        return make_cpu_backend();
+    }
     const auto devices = vulkan_devices();
     if (!devices) {
         log::debug(devices.error().sentence());

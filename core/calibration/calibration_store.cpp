@@ -156,6 +156,7 @@ Result<MatrixD> read_matrix(const CheckpointReader& reader, const std::string& n
     std::memcpy(matrix.data(), view->bytes.data(), view->bytes.size());
     if (auto whole = reader.confirm(name); !whole)
         return whole.error();
+    reader.release(name); // the copy serves from here on
     if (!matrix.allFinite())
         return broken(reader.path(), "the tensor " + name + " holds a value that is not finite");
     return matrix;

@@ -131,11 +131,15 @@ Status Execution::refuse_impossible(const Job& job, std::uint64_t memory_budget_
             !served)
             return served;
     }
-    if (memory_budget_bytes > 0 && job.memory_bytes > memory_budget_bytes)
-        return Error{ErrorKind::NoSpace,
-                     fmt::format("this layer needs about {} of memory, the budget is {}",
-                                 format_byte_size(job.memory_bytes), format_byte_size(memory_budget_bytes)),
-                     job.row->layer, "Raise --memory, or leave the layer out of the plan"};
+    const std::uint64_t held = resident_bytes();
+    if (memory_budget_bytes > 0 && job.memory_bytes + held > memory_budget_bytes)
+        return Error{
+            ErrorKind::NoSpace,
+            fmt::format("this layer needs about {} of memory beside the {} that the program holds, the "
+                        "budget is {}",
+                        format_byte_size(job.memory_bytes), format_byte_size(held),
+                        format_byte_size(memory_budget_bytes)),
+            job.row->layer, "Raise --memory, or leave the layer out of the plan"};
     return {};
 }
 
@@ -348,7 +352,7 @@ void Execution::run_jobs(const std::vector<Job>& jobs, std::uint64_t memory_budg
     std::vector<std::uint64_t> costs;
     for (const Job& job : jobs)
         costs.push_back(job.memory_bytes);
-    // What the process holds already is part of the budget; one layer at a time runs in any case.
+    // What the process holds already is part of the budget.
     const std::uint64_t held = resident_bytes();
     const std::uint64_t free = memory_budget_bytes > held ? memory_budget_bytes - held : 1;
     run_within_budget(

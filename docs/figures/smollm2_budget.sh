@@ -10,10 +10,11 @@
 # again; OUT/table.md is rewritten after each. Environment: CLI (the program), THREADS, CALIBRATION (a calibration that is
 # there already), SAMPLES (of it, 64), LENGTH (tokens of a sequence and of a window, 512), TOKENS (of the test text, 5120),
 # LOSS_TOKENS (of the calibration's text, for measured weights, 4096), ITERATIONS (of the joint loop, 2), HIGHEST (the
-# highest rank to choose, 128), STEP (of the ranks to choose from, 16), WEIGHTS (how layers are weighed: "equal measured").
+# highest rank to choose, 128), STEP (of the ranks to choose from, 16), BITS (to choose from, 2,3,4), WEIGHTS (how layers are
+# weighed: "equal measured").
 set -euo pipefail
 
-[ $# -ge 5 ] || { sed -n '3,15p' "$0" | cut -c3-; exit 2; }
+[ $# -ge 5 ] || { sed -n '3,16p' "$0" | cut -c3-; exit 2; }
 model=$1 calibration_text=$2 test_text=$3 out=$4
 shift 4
 cli=${CLI:-build/bin/rankscope-cli}
@@ -83,7 +84,7 @@ for weights in ${WEIGHTS:-equal measured}; do
         measured "a_r$rank" --bits 2 --rank "$rank"
         bytes=$(jq .bytes "$out/a_r$rank.json")
         measured "b_r${rank}_$weights" --bits 2 --budget "$bytes" "${choice[@]}" "${weighing[@]}"
-        measured "c_r${rank}_$weights" --bits-options 2,3,4 --budget "$bytes" "${choice[@]}" "${weighing[@]}"
+        measured "c_r${rank}_$weights" --bits-options "${BITS:-2,3,4}" --budget "$bytes" "${choice[@]}" "${weighing[@]}"
     done
 done
 cat "$out/table.md"

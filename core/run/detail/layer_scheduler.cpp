@@ -4,6 +4,8 @@
 #include "core/base/thread_pool.h"
 #include "core/methods/method.h"
 
+#include <malloc.h>
+
 #include <list>
 #include <mutex>
 #include <numeric>
@@ -11,6 +13,15 @@
 
 namespace rankscope {
 namespace {
+
+/// What a job has freed goes back to the system: glibc keeps matrices of up to 32 MB for the next ones
+/// otherwise, and a thread's are of no use to another.
+void return_free_memory()
+{
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
+}
 
 class Scheduler {
 public:
@@ -78,6 +89,8 @@ private:
             if (!index)
                 return;
             isolate([&] { job_(*index); });
+            if (budget_ > 0)
+                return_free_memory();
             if (release(*index)) {
                 parallel_for(0, 2, [this](std::int64_t) { drain(); });
                 return;
@@ -100,18 +113,24 @@ private:
 
 std::uint64_t estimated_job_bytes(const LayerPlan& row, const LinearLayer& layer, bool with_hessian)
 {
+    // Measured on layers of 576 × 1536 with one thread, rounded up.
     constexpr std::uint64_t k_weight_copies =
-        10; // W, Q, codes, L·R, residuals and what a product needs for a while
+        12; // W, Q, codes, L·R, residuals and what a product needs for a while
     constexpr std::uint64_t k_hessian_copies =
         5; // H, its damped copy, the factor and its float32 form, a Gram product
+    constexpr std::uint64_t k_repeated_copies =
+        7; // of methods that come back to it: one more factor, an inverse
+    constexpr std::uint64_t k_scratch_bytes = 4 << 20; // of products, whatever the layer
     constexpr std::uint64_t k_covariance_copies =
         6; // of rounded activations: two covariances, damped moments, their factors and forms in float32
     const auto out = static_cast<std::uint64_t>(layer.out);
     const auto in = static_cast<std::uint64_t>(layer.in);
-    std::uint64_t bytes = k_weight_copies * 4 * out * in;
+    const Method* method = find_method(row.method);
+    const bool repeats = method && (method->info().find("iterations") || method->info().find("steps"));
+    std::uint64_t bytes = k_scratch_bytes + k_weight_copies * 4 * out * in;
     if (with_hessian)
-        bytes += k_hessian_copies * 8 * in * in;
-    if (const Method* method = find_method(row.method); method && method->info().needs.quantized_activations)
+        bytes += (repeats ? k_repeated_copies : k_hessian_copies) * 8 * in * in;
+    if (method && method->info().needs.quantized_activations)
         bytes += k_covariance_copies * 8 * in * in;
     if (row.parameters.values().contains("rank"))
         bytes += 3 * 8 * out * out; // A·H·Aᵀ, its eigenvectors and their workspace

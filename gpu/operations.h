@@ -36,8 +36,8 @@ struct Product {
     float alpha = 1.0F, beta = 0.0F;
 };
 
-/// Backend on one Vulkan device; operations are grouped by file: memory, products, elementwise, quantize,
-/// forward. Float32 matrices live in device memory, float64 ones on the host. Work is recorded and runs when
+/// Backend on one Vulkan device; operations are grouped by file: memory, products, factorize, elementwise,
+/// quantize, statistics, forward. Float32 matrices live in device memory, float64 ones on the host. Work is recorded and runs when
 /// a result is asked for; a matrix larger than one storage binding is worked on by row tiles.
 class VulkanBackend final : public HostFallbackBackend {
 public:
@@ -68,6 +68,8 @@ public:
     void scale_rows(Buffer& x, const VectorD& factors) override;
     double dot(const Buffer& a, const Buffer& b) override;
     double max_abs(const Buffer& x) override;
+
+    void orthonormalize(Buffer& y) override;
 
     void hadamard(Buffer& x, Transpose transpose) override;
     GridBuffers fit_grid(const Buffer& w, const UniformGrid& grid) override;

@@ -3,6 +3,8 @@
 
 #include "core/compute/grid_levels.h"
 
+#include <cmath>
+
 namespace rankscope::gpu {
 
 namespace {
@@ -28,14 +30,34 @@ bool has_plain_steps(const ScalarGrid& grid)
     return grid.levels == GridLevels::Integers || grid.levels == GridLevels::MxInt;
 }
 
+constexpr double k_candidate_flops = 30.0; // of a weight: a rounding and a power
+/// Rounds of a thread's loops: llvmpipe leaves all loops after 65,535 without a word.
+constexpr Index k_most_rounds = 32768;
+
+/// Candidates of a clip search for one group; 0 without one.
+Index clip_candidates(const UniformGrid& grid)
+{
+    switch (grid.clip) {
+    case ClipSearch::None:
+        break;
+    case ClipSearch::Shrink:
+        return static_cast<Index>(std::lround(grid.clip_shrink * grid.clip_steps));
+    case ClipSearch::Grid:
+        return grid.symmetric ? grid.clip_steps : grid.clip_steps * (Index{1} << grid.bits);
+    }
+    return 0;
+}
+
 } // namespace
 
 GridBuffers VulkanBackend::fit_grid(const Buffer& w, const UniformGrid& grid)
 {
     require(has_bits(grid.levels, grid.bits), "fit_grid", "a grid has 2 to 8 bits, NormalFloat 2 to 4, K types 2 to 6");
-    // Searching for the best clipping and one range for a whole matrix stay with the host's float64, and so do
-    // grids whose scale is no range.
-    if (!fits({&w}) || grid.levels != GridLevels::Integers || grid.clip != ClipSearch::None || grid.group < 0)
+    const Index width = grid.group_width(w.cols());
+    const Index candidates = clip_candidates(grid);
+    const Index rounds = (candidates + k_fit_lanes - 1) / k_fit_lanes * width;
+    // One range for a whole matrix stays with the host, and so do grids whose scale is no range.
+    if (!fits({&w}) || grid.levels != GridLevels::Integers || grid.group < 0 || rounds > k_most_rounds)
         return HostFallbackBackend::fit_grid(w, grid);
     const Index groups = grid.groups(w.cols());
     GridBuffers fitted{grid, new_buffer(w.rows(), groups), new_buffer(w.rows(), groups)};
@@ -44,18 +66,32 @@ GridBuffers VulkanBackend::fit_grid(const Buffer& w, const UniformGrid& grid)
         std::uint32_t base_w, base_scales, base_zeros;
         std::uint32_t symmetric;
         float levels, symmetric_levels;
+        std::uint32_t candidates, by_grid;
+        float steps, norm;
     };
     const float symmetric_levels = grid.rule == SymmetricRule::Full
                                        ? code_span(grid) / 2.0F
                                        : static_cast<float>((1 << (grid.bits - 1)) - 1);
-    const double flops = k_element_flops * static_cast<double>(w.cols());
+    const double flops = (k_element_flops + k_candidate_flops * static_cast<double>(candidates))
+                         * static_cast<double>(w.cols());
     for_rows(w.rows(), w.cols(), flops, [&](Index first, Index count) {
         const View weights = rows_view(w, first, count, Access::Read);
         const View scales = rows_view(fitted.scales, first, count, Access::Write);
         const View zeros = rows_view(fitted.zeros, first, count, Access::Write);
-        const Push push{
-            u32(count),  u32(w.cols()), u32(grid.group_width(w.cols())), u32(groups),     weights.base,
-            scales.base, zeros.base,    grid.symmetric ? 1U : 0U,        code_span(grid), symmetric_levels};
+        const Push push{u32(count),
+                        u32(w.cols()),
+                        u32(width),
+                        u32(groups),
+                        weights.base,
+                        scales.base,
+                        zeros.base,
+                        grid.symmetric ? 1U : 0U,
+                        code_span(grid),
+                        symmetric_levels,
+                        u32(candidates),
+                        grid.clip == ClipSearch::Grid ? 1U : 0U,
+                        static_cast<float>(grid.clip_steps),
+                        static_cast<float>(grid.clip_norm)};
         run(Kernel::FitGrid, {k_fit_lanes}, {weights.binding, scales.binding, zeros.binding}, push,
             static_cast<std::uint64_t>(count * groups), flops * static_cast<double>(count));
     });

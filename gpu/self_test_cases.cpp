@@ -2,6 +2,7 @@
 #include "gpu/self_test_cases.h"
 
 #include "core/base/random.h"
+#include "core/compute/grid_levels.h"
 
 #include <fmt/format.h>
 
@@ -213,6 +214,55 @@ void add_grids(Cases& cases)
     }
 }
 
+/// Σ |q(w) − w|^norm of every group for a fitted grid.
+MatrixD search_errors(const Matrix& w, const GridBuffers& grid, Backend& backend)
+{
+    const Matrix scales = backend.download(grid.scales);
+    const Matrix zeros = backend.download(grid.zeros);
+    const Index width = grid.grid.group_width(w.cols());
+    MatrixD errors = MatrixD::Zero(scales.rows(), scales.cols());
+    for (Index i = 0; i < w.rows(); ++i) {
+        for (Index j = 0; j < w.cols(); ++j) {
+            const auto scale = static_cast<double>(scales(i, j / width));
+            const double weight = static_cast<double>(w(i, j));
+            const double value = scale * nearest_code(grid.grid, zeros(i, j / width), weight / scale);
+            errors(i, j / width) += std::pow(std::abs(value - weight), grid.grid.clip_norm);
+        }
+    }
+    return errors;
+}
+
+/// Several candidates may be equally good to float32's precision: what counts is how good the chosen one is.
+void add_clip_searches(Cases& cases)
+{
+    std::vector<GridCase> searches;
+    for (const GridCase& item : grid_cases()) {
+        if (item.grid.group < 0)
+            continue;
+        for (const ClipSearch clip : {ClipSearch::Shrink, ClipSearch::Grid}) {
+            searches.push_back(item);
+            searches.back().grid.clip = clip;
+        }
+    }
+    searches.push_back({3, 1201, {.bits = 2, .group = 0, .clip = ClipSearch::Shrink}}); // longer than a chunk
+    for (const GridCase& item : searches) {
+        cases.push_back(
+            {fmt::format("fit_grid {} clip {}", grid_name(item),
+                         item.grid.clip == ClipSearch::Shrink ? "shrink" : "grid"),
+             1e-5, [item](Backend& device, Backend& reference) {
+                 Matrix w = normal_matrix(item.rows, item.cols, "w");
+                 w.row(item.rows / 2).setZero(); // a range without width
+                 const MatrixD got = search_errors(w, device.fit_grid(device.upload(w), item.grid), device);
+                 const MatrixD best =
+                     search_errors(w, reference.fit_grid(reference.upload(w), item.grid), reference);
+                 if (!got.allFinite() || got.rows() != best.rows() || got.cols() != best.cols())
+                     return k_infinity;
+                 // A group of few weights may be met so well that only rounding errors are left of it.
+                 return ((got - best).array().abs() / best.array().max(1e-4)).maxCoeff();
+             }});
+    }
+}
+
 /// Unit upper triangular with small entries off the diagonal, as a well-damped moment matrix gives.
 Matrix feedback_matrix(Index n)
 {
@@ -254,6 +304,44 @@ void add_feedback(Cases& cases)
                      return share > 0.0 || error < 1e-6 ? share : error;
                  }});
         }
+    }
+}
+
+/// Bases of the same space differ by a rotation: compared are the projections onto it, and how far the basis is
+/// from orthonormal.
+void add_orthonormalize(Cases& cases)
+{
+    struct Shape {
+        Index rows, cols;
+        double decay; ///< the singular values fall from 1 to this
+    };
+    for (const Shape shape :
+         {Shape{1, 1, 1.0}, Shape{97, 1, 1.0}, Shape{64, 64, 1e-1}, Shape{131, 17, 1e-1}, Shape{300, 47, 1e-3}}) {
+        cases.push_back({fmt::format("orthonormalize {}x{} down to {}", shape.rows, shape.cols, shape.decay), 2e-5,
+                         [shape](Backend& device, Backend& reference) {
+                             Matrix y = normal_matrix(shape.rows, shape.cols, "y");
+                             for (Index j = 0; j < shape.cols; ++j)
+                                 y.col(j) *= static_cast<float>(
+                                     std::pow(shape.decay, static_cast<double>(j) / static_cast<double>(shape.cols)));
+                             y = (y * normal_matrix(shape.cols, shape.cols, "mix")).eval();
+                             const auto basis_on = [&](Backend& backend) {
+                                 Buffer basis = backend.upload(y);
+                                 backend.orthonormalize(basis);
+                                 return backend.download_double(basis);
+                             };
+                             const MatrixD basis = basis_on(device);
+                             const MatrixD expected = basis_on(reference);
+                             if (basis.rows() != expected.rows() || basis.cols() != expected.cols()
+                                 || !basis.allFinite())
+                                 return k_infinity;
+                             const MatrixD unit = MatrixD::Identity(shape.cols, shape.cols);
+                             const double skew = (basis.transpose() * basis - unit).cwiseAbs().maxCoeff();
+                             if (skew > 4e-6)
+                                 return skew * 1e3;
+                             // float32 itself spoils the weakest direction by its share of the strongest.
+                             return shape.decay
+                                    * normalized_error(basis * basis.transpose(), expected * expected.transpose());
+                         }});
     }
 }
 
@@ -480,7 +568,9 @@ std::vector<SelfTestCase> self_test_cases()
     add_gram(cases);
     add_hadamard(cases);
     add_grids(cases);
+    add_clip_searches(cases);
     add_feedback(cases);
+    add_orthonormalize(cases);
     add_elementwise(cases);
     add_column_statistics(cases);
     add_forward(cases);

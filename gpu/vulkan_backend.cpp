@@ -50,11 +50,11 @@ bool VulkanBackend::supports(Op op) const
     case Op::Attention:
     case Op::GatedActivation:
     case Op::ColumnStatistics:
+    case Op::Orthonormalize:
         return true;
     case Op::Cholesky:
     case Op::TriangularSolve:
     case Op::SymmetricEigen:
-    case Op::Orthonormalize:
         return false; // float64 on the host
     }
     return false;

@@ -49,7 +49,8 @@ Result<std::string> test_device(const std::string& backend_id, Json& document, s
         table.add(
             {"  " + row.operation, figure(row.error), figure(row.tolerance), row.passed ? "yes" : "NO"});
         if (failed.empty() && !row.passed)
-            failed = row.operation;
+            failed = fmt::format("{} (off by {}, {} is allowed)", row.operation, figure(row.error),
+                                 figure(row.tolerance));
     }
     document.set("self_test", std::move(list));
     document.set("passed", failed.empty());

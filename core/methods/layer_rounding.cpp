@@ -17,7 +17,9 @@ DampedLayer damped_layer(const LayerProblem& problem, double damp, Backend& back
             fmt::format("Calibrated with {} tokens for {} input channels: the moments are singular, and "
                         "what is fitted to them may not hold for other text.",
                         tokens, layer.hessian.rows()));
-    Matrix weight = backend.download(problem.weight);
+    // Only the weights of dead channels change: without one they stay where they are.
+    const bool any_dead = (layer.hessian.diagonal().array() == 0.0).any();
+    Matrix weight = any_dead ? backend.download(problem.weight) : Matrix();
     const Index dead = prepare_hessian(layer.hessian, weight, damp);
     if (dead > 0) {
         monitor.warn(
@@ -119,12 +121,26 @@ Result<RoundedLayer> round_against_moments(const LayerProblem& problem, const Un
     return layer;
 }
 
+namespace {
+
+double mean_step(const GridBuffers& grid, Backend& backend)
+{
+    if (const Matrix* scales = backend.host_matrix(grid.scales))
+        return scales->cast<double>().cwiseAbs().mean();
+    if (grid.grid.levels != GridLevels::Integers) // may be negative
+        return backend.download(grid.scales).cast<double>().cwiseAbs().mean();
+    const Buffer ones = backend.upload(Matrix(Matrix::Ones(grid.scales.cols(), 1)));
+    const Matrix sums = backend.download(backend.multiply(grid.scales, ones)); // a number a row comes over
+    return sums.cast<double>().sum() / static_cast<double>(grid.scales.size());
+}
+
+} // namespace
+
 double quantization_scale(const RoundedLayer& layer, double weight_rms, Backend& backend)
 {
     if (!(weight_rms > 0.0))
         return 0.0;
-    const double step =
-        layer.lattice ? layer.lattice->scales(0) : backend.download(layer.grid.scales).cast<double>().cwiseAbs().mean();
+    const double step = layer.lattice ? layer.lattice->scales(0) : mean_step(layer.grid, backend);
     return step / weight_rms;
 }
 

@@ -18,6 +18,10 @@ namespace {
 constexpr Index k_block_work = Index{1} << 30;
 /// The same for a clip search, in roundings (each takes a power): elements times candidates.
 constexpr Index k_search_work = Index{1} << 23;
+/// Both on a device, which does in a moment what takes the host a while: rows of one call stay there, those of several
+/// have to come over to be joined.
+constexpr Index k_device_block_work = Index{1} << 37;
+constexpr Index k_device_search_work = Index{1} << 33;
 constexpr Index k_tune_rows = 32; ///< rows per tile of the coordinate descent, fixed: threads change no byte
 constexpr Index k_tune_stretch = 64; ///< columns between two questions whether to stop
 
@@ -68,6 +72,8 @@ MatrixD flipped(const MatrixD& hessian, const std::vector<Index>& order)
     });
     return result;
 }
+
+bool on_host(const Buffer& buffer, Backend& backend) { return backend.host_matrix(buffer) != nullptr; }
 
 Result<ReversedFactor> cholesky_with_retries(MatrixD hessian, Backend& backend, Monitor& monitor)
 {
@@ -164,7 +170,8 @@ GridBuffers fit_grid(const Buffer& w, const UniformGrid& grid, Backend& backend,
     const Index candidates = grid.clip == ClipSearch::Grid && !grid.symmetric
                                  ? grid.clip_steps * (Index{1} << grid.bits)
                                  : grid.clip_steps;
-    const Index block = std::max<Index>(1, k_search_work / std::max<Index>(1, w.cols() * candidates));
+    const Index work = on_host(w, backend) ? k_search_work : k_device_search_work;
+    const Index block = std::max<Index>(1, work / std::max<Index>(1, w.cols() * candidates));
     if (grid.clip == ClipSearch::None || grid.group < 0 || block >= w.rows())
         return backend.fit_grid(w, grid);
     const Index groups = grid.groups(w.cols());
@@ -227,7 +234,8 @@ RoundedBuffers FeedbackFactor::round(const Buffer& w, const GridBuffers& grid, B
     monitor.throw_if_cancelled();
     const Buffer ordered = inverse_.empty() ? w : backend.gather_columns(w, order_);
     const Index n = w.cols();
-    const Index block = std::max<Index>(64, k_block_work / std::max<Index>(1, n * n));
+    const Index work = on_host(ordered, backend) ? k_block_work : k_device_block_work;
+    const Index block = std::max<Index>(64, work / std::max<Index>(1, n * n));
     RoundedBuffers rounded;
     if (block >= w.rows()) {
         rounded = backend.round_with_feedback(ordered, factor_, grid, order_);

@@ -26,18 +26,19 @@ QAction* Actions::add(const char* text, const QList<QKeySequence>& shortcuts, co
     return action;
 }
 
-Actions::Actions(QUndoStack& stack, QObject* parent) : QObject(parent), theme_group(new QActionGroup(this))
+Actions::Actions(QUndoStack& stack, QObject* parent)
+    : QObject(parent), theme_group(new QActionGroup(this)), workspace_group(new QActionGroup(this))
 {
     makeFileActions();
     makeViewActions();
+    makeWorkspaceActions();
     makePlanActions(stack);
     makeRunActions();
 }
 
 void Actions::makeFileActions()
 {
-    open_file =
-        add("&Open file…", {Key(Qt::CTRL | Qt::Key_O)}, "open", "Open a .safetensors or .gguf file");
+    open_file = add("&Open file…", {Key(Qt::CTRL | Qt::Key_O)}, "open", "Open a .safetensors or .gguf file");
     open_folder =
         add("Open &folder…", {Key(Qt::CTRL | Qt::SHIFT | Qt::Key_O)}, "folder", "Open a Hugging Face folder");
     open_sample = add("Open &sample model", {}, "sample", "Open the small model that comes with the program");
@@ -82,6 +83,22 @@ void Actions::makeViewActions()
         add("Larger &text", {Key(Qt::CTRL | Qt::Key_Plus), Key(Qt::CTRL | Qt::Key_Equal)}, "", "Larger text");
     zoom_out = add("S&maller text", {Key(Qt::CTRL | Qt::Key_Minus)}, "", "Smaller text");
     zoom_reset = add("&Usual text size", {Key(Qt::CTRL | Qt::Key_0)}, "", "Text in the size of the desktop");
+}
+
+void Actions::makeWorkspaceActions()
+{
+    palette = add("&Find a command…", {Key(Qt::CTRL | Qt::Key_K)}, "search",
+                  "Find a command, a tensor or a view by its name");
+    workspace_explore = add("E&xplore", {Key(Qt::CTRL | Qt::Key_1)}, "", "The model and its pictures");
+    workspace_plan = add("&Plan", {Key(Qt::CTRL | Qt::Key_2)}, "", "The plan, with room for its rows");
+    workspace_run = add("&Run", {Key(Qt::CTRL | Qt::Key_3)}, "", "Jobs, with room for their layers");
+    workspace_results = add("R&esults", {Key(Qt::CTRL | Qt::Key_4)}, "", "What came out, layer by layer");
+    for (QAction* workspace : {workspace_explore, workspace_plan, workspace_run, workspace_results}) {
+        workspace->setCheckable(true);
+        workspace->setIconText(workspace->text().remove(QLatin1Char('&')));
+        workspace_group->addAction(workspace);
+    }
+    workspace_explore->setChecked(true);
 }
 
 void Actions::makePlanActions(QUndoStack& stack)
@@ -146,7 +163,9 @@ void Actions::fill(QMenuBar& bar, const QList<QAction*>& panels)
     view->addActions(show_views);
     view->addActions({show_results, copy_command});
     view->addSeparator();
-    view->addActions({back, forward, filter});
+    view->addActions({back, forward, filter, palette});
+    view->addSeparator();
+    view->addActions(workspace_group->actions());
     view->addSeparator();
     view->addActions(panels);
     view->addActions({next_dock, previous_dock, reset_layout});
@@ -180,8 +199,8 @@ void Actions::update(const State& state)
 {
     for (QAction* action : show_views)
         action->setEnabled(state.model);
-    for (QAction* action : {close_checkpoint, export_plot, filter, show_results, copy_command, next_layer, previous_layer,
-                            fill_down, measure, use_outliers, rank_up, rank_down,
+    for (QAction* action : {close_checkpoint, export_plot, filter, show_results, copy_command, next_layer,
+                            previous_layer, fill_down, measure, use_outliers, rank_up, rank_down,
                             rank_up_much, rank_down_much, evaluation_text})
         action->setEnabled(state.model);
     for (QAction* action : {calibrate_built_in, calibrate_file})

@@ -45,12 +45,15 @@ public:
         *rank_down_much;
     QAction *run, *run_selection, *resume, *cancel, *evaluate, *evaluation_text;
     QAction *keys, *about;
+    QAction *palette, *workspace_explore, *workspace_plan, *workspace_run, *workspace_results;
     QActionGroup* theme_group;
+    QActionGroup* workspace_group; ///< in the order of Workspaces::Kind
     QMenu* recent_menu = nullptr;
 
 private:
     void makeFileActions();
     void makeViewActions();
+    void makeWorkspaceActions();
     void makePlanActions(QUndoStack& stack);
     void makeRunActions();
     QAction* add(const char* text, const QList<QKeySequence>& keys, const char* icon, const char* help);

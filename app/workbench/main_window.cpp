@@ -20,6 +20,7 @@
 #include "app/workbench/view_tabs.h"
 #include "app/workbench/widgets/data_table.h"
 #include "app/workbench/widgets/eliding_label.h"
+#include "app/workbench/workspaces.h"
 
 #include <QApplication>
 #include <QCloseEvent>
@@ -39,10 +40,6 @@
 #include <QVBoxLayout>
 
 namespace rankscope {
-
-namespace {
-constexpr int k_layout_version = 1; // raise when docks come or go: older layouts are then not restored
-}
 
 MainWindow::MainWindow(const WindowOptions& options, QWidget* parent)
     : QMainWindow(parent), device_(std::make_shared<Device>(options.backend)), options_(options)
@@ -73,13 +70,12 @@ MainWindow::MainWindow(const WindowOptions& options, QWidget* parent)
 
     const QSize available = QGuiApplication::primaryScreen()->availableSize();
     resize(QSize(1280, 800).boundedTo(available));
-    arrangeDocks();
-    default_layout_ = saveState(k_layout_version);
+    workspaces_->reset();
+    setWorkspaceVisible(false);
     if (options_.remember_layout) {
         restoreGeometry(settings::geometry());
-        restoreState(settings::layout(), k_layout_version);
+        workspaces_->restore(settings::layout());
     }
-    setWorkspaceVisible(false);
     updateActions();
     updateTitle();
 }
@@ -108,6 +104,7 @@ void MainWindow::buildCentre()
     channels_ = static_cast<ChannelPlot*>(views_->plot(QStringLiteral("channels")));
     spectrum_ = static_cast<SpectrumPlot*>(views_->plot(QStringLiteral("spectrum")));
     pages_ = new QStackedWidget;
+    pages_->setMinimumHeight(200); // in the Plan workspace the table comes first
     pages_->addWidget(start_);
     pages_->addWidget(views_);
     auto* centre = new QWidget;
@@ -128,31 +125,7 @@ void MainWindow::buildDocks()
     jobs_ = new JobsDock(runner_, this);
     setCorner(Qt::BottomLeftCorner, Qt::LeftDockWidgetArea);
     setTabPosition(Qt::BottomDockWidgetArea, QTabWidget::North);
-}
-
-void MainWindow::arrangeDocks()
-{
-    addDockWidget(Qt::LeftDockWidgetArea, checkpoint_);
-    addDockWidget(Qt::LeftDockWidgetArea, inspector_);
-    splitDockWidget(checkpoint_, inspector_, Qt::Vertical);
-    addDockWidget(Qt::BottomDockWidgetArea, plan_);
-    addDockWidget(Qt::BottomDockWidgetArea, results_);
-    addDockWidget(Qt::BottomDockWidgetArea, jobs_);
-    tabifyDockWidget(plan_, results_);
-    tabifyDockWidget(results_, jobs_);
-    for (QDockWidget* dock : findChildren<QDockWidget*>()) {
-        dock->setFloating(false);
-        dock->show();
-    }
-    plan_->raise();
-    sizeDocks();
-}
-
-void MainWindow::sizeDocks()
-{
-    resizeDocks({checkpoint_}, {std::clamp(width() * 26 / 100, 280, 420)}, Qt::Horizontal);
-    resizeDocks({checkpoint_, inspector_}, {height() * 50 / 100, height() * 40 / 100}, Qt::Vertical);
-    resizeDocks({plan_}, {std::max(230, height() * 35 / 100)}, Qt::Vertical);
+    workspaces_ = new Workspaces(*this, {checkpoint_, inspector_, plan_, results_, jobs_}, this);
 }
 
 void MainWindow::buildToolBar()
@@ -189,9 +162,17 @@ void MainWindow::buildToolBar()
     add(actions_->run, QStringLiteral("Run"));
     add(actions_->cancel, QStringLiteral("Cancel"));
     add(actions_->export_run, QStringLiteral("Export"));
+    tools_->addSeparator();
+    auto* heading = new QLabel(QStringLiteral("Workspace"));
+    heading->setProperty("muted", true);
+    heading->setContentsMargins(4, 0, 4, 0);
+    tools_->addWidget(heading);
+    for (QAction* workspace : actions_->workspace_group->actions())
+        add(workspace, workspace->iconText());
     auto* space = new QWidget;
     space->setSizePolicy(QSizePolicy::Expanding, QSizePolicy::Preferred);
     tools_->addWidget(space);
+    add(actions_->palette, QStringLiteral("Find  Ctrl+K"));
     auto* theme = new QToolButton;
     theme->setObjectName(QStringLiteral("theme_button"));
     theme->setText(QStringLiteral("Theme"));
@@ -223,21 +204,11 @@ void MainWindow::buildStatusBar()
 void MainWindow::setWorkspaceVisible(bool visible)
 {
     pages_->setCurrentIndex(visible ? 1 : 0);
-    for (QDockWidget* dock : {static_cast<QDockWidget*>(checkpoint_), static_cast<QDockWidget*>(inspector_),
-                              static_cast<QDockWidget*>(plan_), static_cast<QDockWidget*>(results_),
-                              static_cast<QDockWidget*>(jobs_)}) {
-        dock->setVisible(visible);
-        dock->toggleViewAction()->setEnabled(visible);
-    }
-    if (visible) {
-        plan_->raise();
-        if (!arranged_ && settings::layout().isEmpty()) {
-            // Sizes of hidden docks are forgotten: they are given when the docks are first seen.
-            QTimer::singleShot(0, this, &MainWindow::sizeDocks);
-        }
-        arranged_ = true;
+    workspaces_->setShown(visible);
+    for (QAction* workspace : actions_->workspace_group->actions())
+        workspace->setEnabled(visible);
+    if (visible)
         return;
-    }
     start_->refreshRecent();
     if (auto* sample = start_->findChild<QPushButton*>(QStringLiteral("start_sample")))
         sample->setFocus(Qt::OtherFocusReason);
@@ -316,8 +287,7 @@ void MainWindow::closeEvent(QCloseEvent* event)
     }
     if (options_.remember_layout) {
         settings::setGeometry(saveGeometry());
-        if (!startPageVisible())
-            settings::setLayout(saveState(k_layout_version));
+        settings::setLayout(workspaces_->state());
     }
     if (export_)
         export_->close();

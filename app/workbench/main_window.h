@@ -12,6 +12,7 @@
 
 #include <functional>
 #include <memory>
+#include <vector>
 
 class QLabel;
 class QStackedWidget;
@@ -24,6 +25,7 @@ class Actions;
 class ChannelPlot;
 class OverviewPlot;
 class CheckpointDock;
+class CommandPalette;
 class ElidingLabel;
 class ExportDialog;
 class InspectorDock;
@@ -34,6 +36,8 @@ class PlotView;
 class ResultsDock;
 class SpectrumPlot;
 class StartPage;
+class Workspaces;
+struct PaletteEntry;
 class ViewTabs;
 
 struct WindowOptions {
@@ -63,6 +67,7 @@ public:
     ChannelPlot& channelPlot() { return *channels_; }
     SpectrumPlot& spectrumPlot() { return *spectrum_; }
     ViewTabs& viewTabs() { return *views_; }
+    Workspaces& workspaces() { return *workspaces_; }
     ExportDialog* exportDialog() const;
 
     void openPath(const QString& path);
@@ -86,10 +91,9 @@ private:
     void buildDocks();
     void buildToolBar();
     void buildStatusBar();
-    void arrangeDocks();
-    void sizeDocks();
     void connectFileActions();
     void connectViewActions();
+    void connectWorkspaces();
     void connectPlanActions();
     void connectWorkflow();
     void connectPlots();
@@ -114,6 +118,8 @@ private:
     void setTextZoom(int step);
     void cycleFocus(int step);
     void chooseTheme(QAction* action);
+    void showPalette();
+    std::vector<PaletteEntry> paletteEntries();
     void showKeys();
     void showAbout();
     void say(const QString& text);
@@ -125,6 +131,8 @@ private:
     Pictures* pictures_ = nullptr;
     Workflow* workflow_ = nullptr;
     Actions* actions_ = nullptr;
+    Workspaces* workspaces_ = nullptr;
+    CommandPalette* palette_ = nullptr; ///< made when it is first asked for
 
     MessageBanner* banner_ = nullptr;
     QStackedWidget* pages_ = nullptr;
@@ -143,11 +151,9 @@ private:
     ElidingLabel* message_label_ = nullptr;
     QLabel* job_label_ = nullptr;
     QLabel* device_label_ = nullptr;
-    QByteArray default_layout_;
     double usual_point_size_ = 0.0;
     int text_zoom_ = 0;
     bool painted_ = false;
-    bool arranged_ = false;
     bool closing_ = false;
 };
 

@@ -18,7 +18,9 @@
 #include "app/workbench/text.h"
 #include "app/workbench/theme.h"
 #include "app/workbench/view_tabs.h"
+#include "app/workbench/widgets/command_palette.h"
 #include "app/workbench/widgets/data_table.h"
+#include "app/workbench/workspaces.h"
 
 #include <QApplication>
 #include <QFileDialog>
@@ -82,10 +84,9 @@ void MainWindow::connectViewActions()
     });
     connect(actions_->back, &QAction::triggered, &session_, &Session::goBack);
     connect(actions_->forward, &QAction::triggered, &session_, &Session::goForward);
-    connect(actions_->reset_layout, &QAction::triggered, this, [this] {
-        if (!startPageVisible())
-            arrangeDocks();
-    });
+    connect(actions_->reset_layout, &QAction::triggered, workspaces_, &Workspaces::reset);
+    connectWorkspaces();
+    connect(actions_->palette, &QAction::triggered, this, &MainWindow::showPalette);
     connect(actions_->next_dock, &QAction::triggered, this, [this] { cycleFocus(1); });
     connect(actions_->previous_dock, &QAction::triggered, this, [this] { cycleFocus(-1); });
     connect(actions_->theme_group, &QActionGroup::triggered, this, &MainWindow::chooseTheme);
@@ -101,6 +102,63 @@ void MainWindow::connectViewActions()
     connect(actions_->previous_layer, &QAction::triggered, this, [this] { session_.selectNeighbour(-1); });
     connect(actions_->keys, &QAction::triggered, this, &MainWindow::showKeys);
     connect(actions_->about, &QAction::triggered, this, &MainWindow::showAbout);
+}
+
+void MainWindow::connectWorkspaces()
+{
+    const QList<QAction*> choices = actions_->workspace_group->actions();
+    for (int i = 0; i < choices.size(); ++i)
+        connect(choices[i], &QAction::triggered, workspaces_,
+                [this, i] { workspaces_->show(static_cast<Workspaces::Kind>(i)); });
+    connect(workspaces_, &Workspaces::changed, this,
+            [choices](Workspaces::Kind kind) { choices[static_cast<qsizetype>(kind)]->setChecked(true); });
+}
+
+std::vector<PaletteEntry> MainWindow::paletteEntries()
+{
+    std::vector<PaletteEntry> entries;
+    const auto of_action = [&entries](QAction* action, const QString& before) {
+        QString text = action->text().remove(QLatin1Char('&'));
+        if (text.endsWith(QChar(0x2026)))
+            text.chop(1);
+        entries.push_back({before + text, action->shortcut().toString(QKeySequence::NativeText),
+                           action->statusTip(), action->isEnabled(), [action] { action->trigger(); }});
+    };
+    for (QAction* action : actions_->findChildren<QAction*>(QString(), Qt::FindDirectChildrenOnly)) {
+        const QActionGroup* group = action->actionGroup();
+        if (action != actions_->palette)
+            of_action(action, group == actions_->theme_group       ? QStringLiteral("Theme: ")
+                              : group == actions_->workspace_group ? QStringLiteral("Workspace: ")
+                                                                   : QString());
+    }
+    for (QDockWidget* dock : findChildren<QDockWidget*>(QString(), Qt::FindDirectChildrenOnly))
+        entries.push_back({QStringLiteral("Panel: %1").arg(dock->windowTitle()),
+                           {},
+                           QStringLiteral("Show this panel and go to it"),
+                           !startPageVisible(),
+                           [dock] {
+                               dock->show();
+                               dock->raise();
+                               dock->setFocus(Qt::OtherFocusReason);
+                           }});
+    if (!session_.model())
+        return entries;
+    for (const TensorInfo& tensor : session_.model()->checkpoint().tensors()) {
+        QStringList sides;
+        for (const auto side : tensor.shape)
+            sides.append(QString::number(side));
+        const QString name = toQString(tensor.name);
+        entries.push_back({name, sides.join(QStringLiteral(" × ")), QStringLiteral("Select this tensor"),
+                           true, [this, name] { session_.selectTensor(name); }});
+    }
+    return entries;
+}
+
+void MainWindow::showPalette()
+{
+    if (!palette_)
+        palette_ = new CommandPalette(this);
+    palette_->open(paletteEntries());
 }
 
 void MainWindow::connectPlanActions()
@@ -366,10 +424,7 @@ void MainWindow::showExportDialog()
     export_->activateWindow();
 }
 
-void MainWindow::exportPlot()
-{
-    views_->currentPlot()->exportDialog();
-}
+void MainWindow::exportPlot() { views_->currentPlot()->exportDialog(); }
 
 void MainWindow::stepRank(int step)
 {

@@ -11,6 +11,7 @@
 #include "app/workbench/folders.h"
 #include "app/workbench/message_banner.h"
 #include "app/workbench/plots/channel_plot.h"
+#include "app/workbench/plots/matrices_plot.h"
 #include "app/workbench/plots/overview_plot.h"
 #include "app/workbench/plots/spectrum_plot.h"
 #include "app/workbench/settings.h"
@@ -103,6 +104,7 @@ void MainWindow::buildCentre()
     overview_ = static_cast<OverviewPlot*>(views_->plot(QStringLiteral("overview")));
     channels_ = static_cast<ChannelPlot*>(views_->plot(QStringLiteral("channels")));
     spectrum_ = static_cast<SpectrumPlot*>(views_->plot(QStringLiteral("spectrum")));
+    matrices_ = static_cast<MatricesPlot*>(views_->plot(QStringLiteral("matrices")));
     pages_ = new QStackedWidget;
     pages_->setMinimumHeight(200); // in the Plan workspace the table comes first
     pages_->addWidget(start_);

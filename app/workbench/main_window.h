@@ -30,6 +30,7 @@ class ElidingLabel;
 class ExportDialog;
 class InspectorDock;
 class JobsDock;
+class MatricesPlot;
 class MessageBanner;
 class PlanDock;
 class PlotView;
@@ -141,6 +142,7 @@ private:
     OverviewPlot* overview_ = nullptr;
     ChannelPlot* channels_ = nullptr;
     SpectrumPlot* spectrum_ = nullptr;
+    MatricesPlot* matrices_ = nullptr;
     CheckpointDock* checkpoint_ = nullptr;
     InspectorDock* inspector_ = nullptr;
     PlanDock* plan_ = nullptr;

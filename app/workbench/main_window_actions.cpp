@@ -11,6 +11,7 @@
 #include "app/workbench/message_banner.h"
 #include "app/workbench/plots/channel_plot.h"
 #include "app/workbench/plots/error_plot.h"
+#include "app/workbench/plots/matrices_plot.h"
 #include "app/workbench/plots/overview_plot.h"
 #include "app/workbench/plots/spectrum_plot.h"
 #include "app/workbench/settings.h"
@@ -287,6 +288,7 @@ void MainWindow::connectPlots()
                 if (selection.layer.isEmpty())
                     message_without_layer();
                 channels_->setSelectedChannel(selection.channel);
+                matrices_->setSelectedChannel(selection.channel);
             });
     connect(pictures_, &Pictures::overviewReady, this, [this](const std::shared_ptr<const ChannelMap>& map) {
         overview_->setMap(map);
@@ -332,6 +334,7 @@ void MainWindow::connectPlots()
             spectrum_->setRank(*rank);
     });
     connect(channels_, &ChannelPlot::channelSelected, &session_, &Session::selectChannel);
+    connect(matrices_, &MatricesPlot::channelSelected, &session_, &Session::selectChannel);
     connect(channels_, &ChannelPlot::outliersChanged, inspector_, &InspectorDock::setOutliers);
     connect(spectrum_, &SpectrumPlot::rankChanged, this, &MainWindow::previewRank);
     connect(spectrum_, &SpectrumPlot::rankCommitted, this, &MainWindow::commitRank);

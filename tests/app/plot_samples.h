@@ -4,6 +4,7 @@
 // Made-up layers for the plots' tests: shapes of real ones, values by formula, so that every run draws the
 // same.
 #include "app/workbench/plots/error_plot.h"
+#include "app/workbench/plots/matrices_plot.h"
 #include "core/plan/layer_parts.h"
 #include "core/plan/layer_spectrum.h"
 
@@ -102,6 +103,22 @@ inline Decomposition decomposition_of(const Matrix& weight, const UniformGrid& g
     const GridBuffers fitted = backend->fit_grid(rest, grid);
     result.quantized = to_host(backend->round_nearest(rest, fitted), fitted, *backend);
     return result;
+}
+
+inline std::shared_ptr<LayerMatrices> layer_matrices_of(Index out, Index in, bool run)
+{
+    const Matrix weight = weight_of(out, in);
+    const UniformGrid grid{2, 64};
+    const auto backend = make_cpu_backend();
+    const LayerParts parts = run ? *layer_parts(weight, decomposition_of(weight, grid), *backend)
+                                 : planned_parts(weight, grid, *backend);
+    auto matrices = std::make_shared<LayerMatrices>();
+    matrices->weight = std::make_shared<MagnitudePyramid>(parts.weight);
+    matrices->quantized = std::make_shared<MagnitudePyramid>(parts.quantized);
+    matrices->low_rank = std::make_shared<MagnitudePyramid>(parts.low_rank);
+    matrices->residual = std::make_shared<MagnitudePyramid>(parts.residual);
+    matrices->from_run = run;
+    return matrices;
 }
 
 inline std::shared_ptr<LayerHistogram> layer_histogram_of(Index out, Index in, bool run)

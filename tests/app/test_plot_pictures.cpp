@@ -41,7 +41,9 @@ QStringList plot_names()
             QStringLiteral("errors"),          QStringLiteral("errors_eight"),
             QStringLiteral("errors_empty"),    QStringLiteral("spectrum_busy"),
             QStringLiteral("histogram"),       QStringLiteral("histogram_run"),
-            QStringLiteral("histogram_narrow")};
+            QStringLiteral("histogram_narrow"), QStringLiteral("matrices"),
+            QStringLiteral("matrices_run"),    QStringLiteral("matrices_numbers"),
+            QStringLiteral("matrices_narrow")};
 }
 
 std::unique_ptr<PlotView> make_plot(const QString& name)
@@ -78,6 +80,16 @@ std::unique_ptr<PlotView> make_plot(const QString& name)
         auto plot = std::make_unique<HistogramPlot>();
         plot->resize(name.endsWith(QLatin1String("narrow")) ? QSize(420, 320) : QSize(900, 460));
         plot->setHistogram(layer_histogram_of(576, 1536, !name.endsWith(QLatin1String("histogram"))), layer);
+        return plot;
+    }
+    if (name.startsWith(QLatin1String("matrices"))) {
+        auto plot = std::make_unique<MatricesPlot>();
+        const bool few = name.endsWith(QLatin1String("numbers"));
+        plot->resize(name.endsWith(QLatin1String("narrow")) ? QSize(420, 320) : QSize(1100, 460));
+        plot->setMatrices(layer_matrices_of(few ? 12 : 576, few ? 8 : 1536, !name.endsWith(QLatin1String("matrices"))),
+                          layer);
+        plot->setSigned(few);
+        plot->setSelectedChannel(few ? 3 : 512);
         return plot;
     }
     auto plot = std::make_unique<ErrorPlot>();

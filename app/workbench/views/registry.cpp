@@ -12,6 +12,7 @@ std::span<const View* const> views()
         &channelsView(),
         &spectrumView(),
         &histogramView(),
+        &matricesView(),
     };
     return all;
 }

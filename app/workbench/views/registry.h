@@ -10,5 +10,6 @@ const View& overviewView();
 const View& channelsView();
 const View& spectrumView();
 const View& histogramView();
+const View& matricesView();
 
 } // namespace rankscope

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "app/workbench/actions.h"
 
+#include "app/workbench/text.h"
 #include "app/workbench/theme.h"
+#include "app/workbench/tour/tour_show.h"
 #include "app/workbench/views/view.h"
 
 #include <QMenu>
@@ -142,6 +144,13 @@ void Actions::makeRunActions()
                  "Stop what runs; finished layers are kept");
     evaluate = add("&Evaluate perplexity", {}, "evaluate", "Measure perplexity before and after");
     evaluation_text = add("Evaluation &text…", {}, "", "Choose the text that perplexity is measured on");
+    if (const auto scripts = tourScripts())
+        for (const TourScript& script : *scripts) {
+            tours << add(script.title.c_str(), {}, "", script.summary.c_str());
+            tours.last()->setData(toQString(script.id));
+        }
+    present_tour = add("&Present a tour", {Key(Qt::Key_F11)}, "",
+                       "Show the tour on the whole screen, with larger text");
     keys = add("&Keys", {Key(Qt::Key_F1)}, "", "List the keys");
     about = add("&About Rankscope", {}, "info", "Version and licence");
     quit->setMenuRole(QAction::QuitRole);
@@ -192,6 +201,11 @@ void Actions::fill(QMenuBar& bar, const QList<QAction*>& panels)
     runs->addActions({evaluate, evaluation_text});
 
     QMenu* help = bar.addMenu(QStringLiteral("&Help"));
+    QMenu* tour = help->addMenu(QStringLiteral("&Tour"));
+    tour->addActions(tours);
+    tour->addSeparator();
+    tour->addAction(present_tour);
+    help->addSeparator();
     help->addActions({keys, about});
 }
 

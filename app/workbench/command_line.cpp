@@ -4,6 +4,7 @@
 #include "app/workbench/folders.h"
 #include "app/workbench/plan_presets.h"
 #include "app/workbench/text.h"
+#include "app/workbench/tour/tour_show.h"
 #include "app/workbench/views/view.h"
 
 #include <QCommandLineParser>
@@ -31,6 +32,10 @@ void declare(QCommandLineParser& parser)
     option({QStringLiteral("view")}, "show this first: a view of --render, or plan, results, jobs", "VIEW");
     option({QStringLiteral("screenshot")}, "write the window as PNG when all jobs are done, then end",
            "FILE");
+    option({QStringLiteral("tour")},
+           "show a guided tour on the sample or PATH: odlri, outliers, lrc or lrq; with -o FILE.pdf or a folder "
+           "for PNG files: write its pages and end",
+           "TOUR");
     option({QStringLiteral("time-start")}, "print how long the window took to appear, then end");
     const QByteArray views = viewIds().join(QStringLiteral(", ")).toUtf8();
     option({QStringLiteral("render")}, QByteArray("draw one view without a display: " + views).constData(), "VIEW");
@@ -42,8 +47,8 @@ void declare(QCommandLineParser& parser)
     option({QStringLiteral("option")},
            "what a view's controls say, for --render, repeatable: row, group, steps, rotated (histogram)",
            "KEY=VALUE");
-    option({QStringLiteral("o"), QStringLiteral("out")}, "file for --render: .pdf, .png, .svg or .csv",
-           "FILE");
+    option({QStringLiteral("o"), QStringLiteral("out")},
+           "file for --render: .pdf, .png, .svg or .csv; for --tour: .pdf or a folder", "FILE");
 }
 
 Result<Theme::Choice> themeByName(const QString& name)
@@ -108,6 +113,7 @@ Result<LaunchOptions> parseCommandLine(const QStringList& arguments)
     options.screenshot = value("screenshot");
     options.time_start = given("time-start");
     options.render = value("render");
+    options.tour = value("tour");
     options.layer = value("layer");
     options.calibration = value("calibration");
     options.with_run = value("with-run");
@@ -119,6 +125,9 @@ Result<LaunchOptions> parseCommandLine(const QStringList& arguments)
         options.view_options.insert(pair.left(sign), pair.mid(sign + 1));
     }
     options.output = value("out");
+    if (!options.tour.isEmpty() && !tourNames().contains(options.tour))
+        return usage_error("--tour takes " + toStd(tourNames().join(QStringLiteral(", "))) + ", not '"
+                           + toStd(options.tour) + "'");
     if (options.sample && !options.path.isEmpty())
         return usage_error("Either --sample or a PATH");
     if (const Status status = checkRender(options); !status)

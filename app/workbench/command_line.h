@@ -20,6 +20,7 @@ struct LaunchOptions {
     std::optional<Theme::Choice> theme; ///< empty: as set before
     WindowOptions window;
     QString screenshot;      ///< write the window into this file when all jobs are done, then end
+    QString tour;            ///< guided tour to show
     QString view;            ///< brought to the front
     bool time_start = false; ///< print how long the window took to appear, then end
     QString render;          ///< draw this view without a window

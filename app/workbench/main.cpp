@@ -5,6 +5,7 @@
 #include "app/workbench/start_timer.h"
 #include "app/workbench/text.h"
 #include "app/workbench/theme.h"
+#include "app/workbench/tour/tour_window.h"
 #include "app/workbench/workflow.h"
 
 #include <QApplication>
@@ -52,7 +53,8 @@ void grabWhenSettled(MainWindow& window, const QString& file)
             settle->start();
             return;
         }
-        if (!window.grab().save(file)) {
+        QWidget& shown = window.tourWindow() ? static_cast<QWidget&>(*window.tourWindow()) : window;
+        if (!shown.grab().save(file)) {
             std::fprintf(stderr, "rankscope: %s cannot be written\n", toStd(file).c_str());
             QApplication::exit(exit_status(ErrorKind::Io));
             return;
@@ -61,6 +63,38 @@ void grabWhenSettled(MainWindow& window, const QString& file)
     });
     QObject::connect(&window.runner(), &JobRunner::becameIdle, settle, qOverload<>(&QTimer::start));
     settle->start();
+}
+
+/// Writes the pages of the tour as soon as they are computed, then ends the program.
+void exportWhenReady(TourWindow& tour, const QString& place)
+{
+    QObject::connect(&tour, &TourWindow::tourReady, &tour, [&tour, place] {
+        const Status written = tour.exportTo(place);
+        QApplication::exit(written ? 0 : fail(written.error()));
+    });
+    QObject::connect(&tour, &TourWindow::failed, &tour,
+                     [](const Error& error) { QApplication::exit(fail(error)); });
+}
+
+void showTour(MainWindow& window, const LaunchOptions& options)
+{
+    window.showTour(options.tour);
+    if (!options.output.isEmpty())
+        exportWhenReady(*window.tourWindow(), options.output);
+}
+
+/// A path is opened first, and calibrated if it is not yet; the sample opens with the tour.
+void showTourOnceOpen(MainWindow& window, const LaunchOptions& options)
+{
+    if (options.path.isEmpty()) {
+        QTimer::singleShot(0, &window, [&window, &options] { showTour(window, options); });
+        return;
+    }
+    QObject::connect(&window.workflow(), &Workflow::opened, &window, [&window, &options] {
+        showTour(window, options);
+        if (!window.session().calibration())
+            window.workflow().calibrate({});
+    });
 }
 
 int showWindow(QApplication& application, const LaunchOptions& options)
@@ -77,6 +111,8 @@ int showWindow(QApplication& application, const LaunchOptions& options)
         if (options.run)
             workflow.run();
     });
+    if (!options.tour.isEmpty())
+        showTourOnceOpen(window, options);
     if (!options.view.isEmpty())
         QObject::connect(&workflow, &Workflow::evaluated, &window, [&] { window.showView(options.view); });
     if (!options.screenshot.isEmpty())
@@ -118,7 +154,8 @@ int main(int argc, char** argv)
         std::fputs(toStd(text).c_str(), stdout);
         return 0;
     }
-    if (!display && options->render.isEmpty() && options->screenshot.isEmpty() && !options->time_start)
+    if (!display && options->render.isEmpty() && options->screenshot.isEmpty() && !options->time_start
+        && (options->tour.isEmpty() || options->output.isEmpty()))
         return fail({ErrorKind::NoDevice,
                      "There is no display to show a window on",
                      {},

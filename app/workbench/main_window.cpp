@@ -18,6 +18,7 @@
 #include "app/workbench/start_page.h"
 #include "app/workbench/text.h"
 #include "app/workbench/theme.h"
+#include "app/workbench/tour/tour_window.h"
 #include "app/workbench/view_tabs.h"
 #include "app/workbench/widgets/data_table.h"
 #include "app/workbench/widgets/eliding_label.h"
@@ -88,6 +89,7 @@ MainWindow::~MainWindow()
     runner_.disconnect();
     runner_.shutDown();
     delete export_;
+    delete tour_;
     for (QDockWidget* dock : findChildren<QDockWidget*>(QString(), Qt::FindDirectChildrenOnly))
         delete dock;
     delete takeCentralWidget();
@@ -219,6 +221,8 @@ void MainWindow::setWorkspaceVisible(bool visible)
 bool MainWindow::startPageVisible() const { return pages_->currentIndex() == 0; }
 
 ExportDialog* MainWindow::exportDialog() const { return export_; }
+
+TourWindow* MainWindow::tourWindow() const { return tour_; }
 
 bool MainWindow::showView(const QString& name)
 {

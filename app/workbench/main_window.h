@@ -37,6 +37,7 @@ class PlotView;
 class ResultsDock;
 class SpectrumPlot;
 class StartPage;
+class TourWindow;
 class Workspaces;
 struct PaletteEntry;
 class ViewTabs;
@@ -76,6 +77,9 @@ public:
     /// A view by its id (viewIds()) to the front, or a panel: "results", "plan", "jobs".
     bool showView(const QString& name);
     bool startPageVisible() const;
+    /// A guided tour in a window of its own, on the open model or else the sample.
+    void showTour(const QString& id);
+    TourWindow* tourWindow() const;
 
 Q_SIGNALS:
     void firstPainted();
@@ -150,6 +154,7 @@ private:
     ResultsDock* results_ = nullptr;
     QToolBar* tools_ = nullptr;
     QPointer<ExportDialog> export_;
+    QPointer<TourWindow> tour_;
     ElidingLabel* message_label_ = nullptr;
     QLabel* job_label_ = nullptr;
     QLabel* device_label_ = nullptr;

@@ -18,6 +18,7 @@
 #include "app/workbench/start_page.h"
 #include "app/workbench/text.h"
 #include "app/workbench/theme.h"
+#include "app/workbench/tour/tour_window.h"
 #include "app/workbench/view_tabs.h"
 #include "app/workbench/widgets/command_palette.h"
 #include "app/workbench/widgets/data_table.h"
@@ -101,6 +102,13 @@ void MainWindow::connectViewActions()
     connect(actions_->zoom_reset, &QAction::triggered, this, [this] { setTextZoom(0); });
     connect(actions_->next_layer, &QAction::triggered, this, [this] { session_.selectNeighbour(1); });
     connect(actions_->previous_layer, &QAction::triggered, this, [this] { session_.selectNeighbour(-1); });
+    for (QAction* tour : std::as_const(actions_->tours))
+        connect(tour, &QAction::triggered, this, [this, tour] { showTour(tour->data().toString()); });
+    connect(actions_->present_tour, &QAction::triggered, this, [this] {
+        if (!tour_ || !tour_->isVisible())
+            showTour(actions_->tours.value(0)->data().toString());
+        tour_->setPresenting(true);
+    });
     connect(actions_->keys, &QAction::triggered, this, &MainWindow::showKeys);
     connect(actions_->about, &QAction::triggered, this, &MainWindow::showAbout);
 }
@@ -425,6 +433,23 @@ void MainWindow::showExportDialog()
     export_->show();
     export_->raise();
     export_->activateWindow();
+}
+
+void MainWindow::showTour(const QString& id)
+{
+    if (!session_.model())
+        openSample();
+    if (!tour_) {
+        tour_ = new TourWindow(session_, runner_, device_, this);
+        connect(tour_, &TourWindow::said, this, &MainWindow::say);
+        connect(tour_, &TourWindow::failed, this,
+                [this](const Error& error) { showError(QStringLiteral("The tour"), error); });
+        connect(tour_, &TourWindow::calibrationWanted, actions_->calibrate_built_in, &QAction::trigger);
+    }
+    tour_->show();
+    tour_->raise();
+    tour_->activateWindow();
+    tour_->start(id);
 }
 
 void MainWindow::exportPlot() { views_->currentPlot()->exportDialog(); }

@@ -9,6 +9,7 @@ namespace rankscope::settings {
 namespace {
 const QLatin1String k_recent("recent_files");
 const QLatin1String k_theme("theme");
+const QLatin1String k_motion("reduced_motion");
 const QLatin1String k_layout("layout");
 const QLatin1String k_geometry("geometry");
 } // namespace
@@ -52,6 +53,9 @@ void setThemeChoice(Theme::Choice choice)
                                   : choice == Theme::Choice::Dark ? QStringLiteral("dark")
                                                                   : QStringLiteral("system"));
 }
+
+bool reducedMotion() { return QSettings().value(k_motion, false).toBool(); }
+void setReducedMotion(bool reduced) { QSettings().setValue(k_motion, reduced); }
 
 QByteArray layout() { return QSettings().value(k_layout).toByteArray(); }
 void setLayout(const QByteArray& state) { QSettings().setValue(k_layout, state); }

@@ -21,6 +21,9 @@ void removeRecentFile(const QString& path);
 Theme::Choice themeChoice();
 void setThemeChoice(Theme::Choice choice);
 
+bool reducedMotion(); ///< asked for in the program itself
+void setReducedMotion(bool reduced);
+
 QByteArray layout(); ///< of the main window; empty: the default one
 void setLayout(const QByteArray& state);
 QByteArray geometry();

@@ -26,17 +26,12 @@ enum class Kernel : std::uint8_t {
     RmsNorm,
     AddBias,
     Rope,
-    Activate,
+    SiluMultiply,
     Attention,
     CrossEntropy,
     ColumnSums,
     RowExtremes,
     Peak,
-    ActivateBackward,
-    SoftCap,
-    LayerNorm,
-    AdamStep,
-    RowArgmax,
     Count,
 };
 

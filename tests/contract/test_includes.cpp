@@ -38,6 +38,7 @@ const QMap<QString, QStringList>& allowed()
         {"core/plan", plan},
         {"core/run", run},
         {"core/evaluate", after_run},
+        {"core/teaching", methods + QStringList{"core/methods"}},
         {"core/export", after_run + QStringList{"core/evaluate"}},
         {"gpu", {"core/base", "core/tensor", "core/compute"}},
     };

@@ -81,7 +81,17 @@ public:
     void add_bias(Buffer& x, const Buffer& bias) override;
     void rope(Buffer& x, const RopeShape& shape) override;
     Buffer attention(const Buffer& q, const Buffer& k, const Buffer& v, const AttentionShape& shape) override;
+    Buffer layer_norm(const Buffer& x, const Buffer& gain, const Buffer& bias, double epsilon) override;
     void silu_multiply(Buffer& gate, const Buffer& up) override;
+    void activate(Buffer& x, Activation activation) override;
+    void activate_multiply(Buffer& gate, const Buffer& up, Activation activation) override;
+    void soft_cap(Buffer& x, double cap) override;
+    void activate_backward(const Buffer& x, Activation activation, Buffer& dy) override;
+    GateGradient activate_multiply_backward(const Buffer& gate, const Buffer& up, Activation activation,
+                                            const Buffer& dy) override;
+    void adam_step(Buffer& parameter, const Buffer& gradient, Buffer& first, Buffer& second,
+                   const AdamStep& step) override;
+    std::vector<Index> row_argmax(const Buffer& x) override;
     VectorD cross_entropy(const Buffer& logits, std::span<const Index> targets) override;
 
     std::unique_ptr<ColumnAccumulator> column_accumulator(const ColumnOptions& options) override;
@@ -167,6 +177,8 @@ private:
     struct FeedbackTask;
     void feedback_panel(const FeedbackTask& task, Index start, Index count);
     Buffer grid_values(const FeedbackTask& task);
+    void apply_activation(Buffer& x, const Buffer* up, Activation activation);
+    void apply_slope(const Buffer& x, Activation activation, Buffer& slope, const Buffer* up, const Buffer* dup);
     std::shared_ptr<DeviceRange> rope_table(const RopeShape& shape);
 
     std::shared_ptr<Device> device_;

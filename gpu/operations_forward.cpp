@@ -19,8 +19,9 @@ Buffer VulkanBackend::rms_norm(const Buffer& x, const Buffer& gain, double epsil
     require(gain.rows() == 1 && gain.cols() > 0 && x.cols() % gain.cols() == 0, "rms_norm",
             "the gain has another width");
     require(gain.precision() == x.precision(), "rms_norm", "precisions differ");
-    if (!fits({&x, &gain}) || gain.cols() != x.cols()) // the kernel takes whole rows
+    if (!fits({&x, &gain}))
         return HostFallbackBackend::rms_norm(x, gain, epsilon);
+    const Index stretches = x.cols() / gain.cols(); // each is normalized alone
     Buffer y = new_buffer(x.rows(), x.cols());
     struct Push {
         std::uint32_t rows, cols, base_x, base_y;
@@ -30,9 +31,36 @@ Buffer VulkanBackend::rms_norm(const Buffer& x, const Buffer& gain, double epsil
     for_rows(x.rows(), x.cols(), flops, [&](Index first, Index count) {
         const View from = rows_view(x, first, count, Access::Read);
         const View to = rows_view(y, first, count, Access::Write);
-        const Push push{u32(count), u32(x.cols()), from.base, to.base, static_cast<float>(epsilon)};
+        const Index norms = count * stretches;
+        const Push push{u32(norms), u32(gain.cols()), from.base, to.base, static_cast<float>(epsilon)};
         run(Kernel::RmsNorm, {lanes_},
             {from.binding, whole(range_of(gain), Access::Read).binding, to.binding}, push,
+            static_cast<std::uint64_t>(norms), flops * static_cast<double>(count));
+    });
+    return y;
+}
+
+Buffer VulkanBackend::layer_norm(const Buffer& x, const Buffer& gain, const Buffer& bias, double epsilon)
+{
+    require(gain.rows() == 1 && gain.cols() == x.cols(), "layer_norm", "the gain has another width");
+    require(bias.rows() == 1 && bias.cols() == x.cols(), "layer_norm", "the bias has another width");
+    require(gain.precision() == x.precision() && bias.precision() == x.precision(), "layer_norm",
+            "precisions differ");
+    if (!fits({&x, &gain, &bias}))
+        return HostFallbackBackend::layer_norm(x, gain, bias, epsilon);
+    Buffer y = new_buffer(x.rows(), x.cols());
+    struct Push {
+        std::uint32_t rows, cols, base_x, base_y;
+        float epsilon;
+    };
+    const double flops = 2.0 * k_element_flops * static_cast<double>(x.cols());
+    for_rows(x.rows(), x.cols(), flops, [&](Index first, Index count) {
+        const View from = rows_view(x, first, count, Access::Read);
+        const View to = rows_view(y, first, count, Access::Write);
+        run(Kernel::LayerNorm, {lanes_},
+            {from.binding, whole(range_of(gain), Access::Read).binding,
+             whole(range_of(bias), Access::Read).binding, to.binding},
+            Push{u32(count), u32(x.cols()), from.base, to.base, static_cast<float>(epsilon)},
             static_cast<std::uint64_t>(count), flops * static_cast<double>(count));
     });
     return y;
@@ -123,14 +151,14 @@ Buffer VulkanBackend::attention(const Buffer& q, const Buffer& k, const Buffer& 
     require(misfit == nullptr, "attention", misfit);
     const Index length = shape.sequence_length;
     if (!fits({&q, &k, &v}) || rows_per_binding(std::max(q.cols(), k.cols())) < length
-        || shape.head_dim > k_largest_head || shape.score_cap > 0.0)
+        || shape.head_dim > k_largest_head)
         return HostFallbackBackend::attention(q, k, v, shape);
 
     Buffer result = new_buffer(q.rows(), q.cols());
     struct Push {
         std::uint32_t rows, heads, kv_heads, window, first_token;
         std::uint32_t base_q, base_k, base_v, base_o;
-        float scale;
+        float scale, score_cap;
     };
     const double most = static_cast<double>(shape.window > 0 ? std::min(shape.window, length) : length);
     const double seen = most - most * (most - 1.0) / (2.0 * static_cast<double>(length)); // keys, in the mean
@@ -150,34 +178,14 @@ Buffer VulkanBackend::attention(const Buffer& q, const Buffer& k, const Buffer& 
                             keys.base,
                             values.base,
                             out.base,
-                            static_cast<float>(shape.scale)};
+                            static_cast<float>(shape.scale),
+                            static_cast<float>(shape.score_cap)};
             run(Kernel::Attention, {k_attention_lanes, u32(shape.head_dim)},
                 {queries.binding, keys.binding, values.binding, out.binding}, push,
                 static_cast<std::uint64_t>(count * shape.heads), flops * static_cast<double>(count));
         });
     }
     return result;
-}
-
-void VulkanBackend::silu_multiply(Buffer& gate, const Buffer& up)
-{
-    require(gate.rows() == up.rows() && gate.cols() == up.cols(), "silu_multiply", "shapes differ");
-    require(gate.precision() == up.precision(), "silu_multiply", "precisions differ");
-    if (gate.empty())
-        return;
-    if (gate.precision() == Precision::Float64) {
-        HostFallbackBackend::silu_multiply(gate, up);
-        return;
-    }
-    struct Push {
-        std::uint32_t count;
-    };
-    for_elements(gate.size(), [&](Index first, Index count) {
-        const View target = view(range_of(gate), first, count, Access::ReadWrite);
-        const View factors = view(range_of(up), first, count, Access::Read);
-        run(Kernel::SiluMultiply, {}, {target.binding, factors.binding}, Push{u32(count)}, flat_groups(count),
-            2.0 * k_element_flops * static_cast<double>(count));
-    });
 }
 
 VectorD VulkanBackend::cross_entropy(const Buffer& logits, std::span<const Index> targets)
@@ -210,6 +218,28 @@ VectorD VulkanBackend::cross_entropy(const Buffer& logits, std::span<const Index
     read(parts, found.data(), part_bytes);
     const MatrixD exact = found.cast<double>();
     return exact.col(1).array().log() - (exact.col(2) - exact.col(0)).array();
+}
+
+std::vector<Index> VulkanBackend::row_argmax(const Buffer& x)
+{
+    require(x.rows() == 0 || x.cols() > 0, "row_argmax", "an empty row has no largest element");
+    const auto bytes = static_cast<VkDeviceSize>(x.rows()) * sizeof(std::uint32_t);
+    if (!fits({&x}) || bytes > binding_limit_)
+        return HostFallbackBackend::row_argmax(x);
+    const auto columns = new_range(bytes);
+    struct Push {
+        std::uint32_t rows, cols, base, first_row;
+    };
+    const double flops = k_element_flops * static_cast<double>(x.cols());
+    for_rows(x.rows(), x.cols(), flops, [&](Index first, Index count) {
+        const View part = rows_view(x, first, count, Access::Read);
+        run(Kernel::RowArgmax, {lanes_}, {part.binding, whole(columns, Access::Write).binding},
+            Push{u32(count), u32(x.cols()), part.base, u32(first)}, static_cast<std::uint64_t>(count),
+            flops * static_cast<double>(count));
+    });
+    std::vector<std::uint32_t> found(static_cast<std::size_t>(x.rows()));
+    read(columns, found.data(), bytes);
+    return {found.begin(), found.end()};
 }
 
 } // namespace rankscope::gpu

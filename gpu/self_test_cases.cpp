@@ -481,11 +481,13 @@ void add_attention(Cases& cases)
         {.heads = 1, .kv_heads = 1, .head_dim = 1, .sequence_length = 1},
         {.heads = 6, .kv_heads = 2, .head_dim = 8, .sequence_length = 37, .scale = 0.35},
         {.heads = 4, .kv_heads = 4, .head_dim = 24, .sequence_length = 131, .scale = 0.2, .window = 17},
-        {.heads = 2, .kv_heads = 1, .head_dim = 96, .sequence_length = 65, .scale = 0.1, .window = 64}};
+        {.heads = 2, .kv_heads = 1, .head_dim = 96, .sequence_length = 65, .scale = 0.1, .window = 64},
+        {.heads = 2, .kv_heads = 2, .head_dim = 16, .sequence_length = 33, .scale = 1.0, .score_cap = 5.0}};
     for (const AttentionShape& shape : shapes) {
         add(cases,
             fmt::format("attention {}/{} heads of {}, {} tokens{}", shape.heads, shape.kv_heads,
-                        shape.head_dim, shape.sequence_length, shape.window > 0 ? " windowed" : ""),
+                        shape.head_dim, shape.sequence_length,
+                        shape.window > 0 ? " windowed" : shape.score_cap > 0.0 ? " capped" : ""),
             4e-6, [shape](Backend& backend) {
                 const Index rows = 2 * shape.sequence_length;
                 const Buffer q = backend.upload(normal_matrix(rows, shape.heads * shape.head_dim, "q"));
@@ -517,6 +519,53 @@ void add_rope(Cases& cases)
     }
 }
 
+void add_activations(Cases& cases, Index rows, Index cols)
+{
+    const auto wide = [=](Backend& backend) {
+        return backend.upload(Matrix(normal_matrix(rows, cols, "gate") * 8.0F));
+    };
+    const auto up = [=](Backend& backend) { return backend.upload(normal_matrix(rows, cols, "up")); };
+    constexpr std::pair<Activation, const char*> k_activations[] = {{Activation::Silu, "silu"},
+                                                                    {Activation::Gelu, "gelu"},
+                                                                    {Activation::GeluTanh, "gelu tanh"},
+                                                                    {Activation::Relu, "relu"}};
+    for (const auto& [activation, name] : k_activations) {
+        const std::string shape = fmt::format(" {} {}x{}", name, rows, cols);
+        add(cases, "activate" + shape, 2e-6, [=, f = activation](Backend& backend) {
+            Buffer x = wide(backend);
+            backend.activate(x, f);
+            return backend.download_double(x);
+        });
+        add(cases, "activate_multiply" + shape, 2e-6, [=, f = activation](Backend& backend) {
+            Buffer gate = backend.upload(Matrix(normal_matrix(rows, cols, "gate") * 40.0F));
+            backend.activate_multiply(gate, up(backend), f);
+            return backend.download_double(gate);
+        });
+        add(cases, "activate_backward" + shape, 2e-6, [=, f = activation](Backend& backend) {
+            Buffer slope = up(backend);
+            backend.activate_backward(wide(backend), f, slope);
+            return backend.download_double(slope);
+        });
+        add(cases, "activate_multiply_backward" + shape, 2e-6, [=, f = activation](Backend& backend) {
+            const Buffer dy = backend.upload(normal_matrix(rows, cols, "dy"));
+            const GateGradient gradient = backend.activate_multiply_backward(wide(backend), up(backend), f, dy);
+            MatrixD both(rows, 2 * cols);
+            both << backend.download_double(gradient.dgate), backend.download_double(gradient.dup);
+            return both;
+        });
+    }
+    add(cases, fmt::format("adam_step {}x{}", rows, cols), 2e-6, [=](Backend& backend) {
+        Buffer parameter = up(backend);
+        Buffer first = backend.allocate(rows, cols);
+        Buffer second = backend.allocate(rows, cols);
+        for (std::int64_t step = 1; step <= 3; ++step)
+            backend.adam_step(parameter, wide(backend), first, second, {.learning_rate = 0.1, .step = step});
+        MatrixD all(rows, 3 * cols);
+        all << backend.download_double(parameter), backend.download_double(first), backend.download_double(second);
+        return all;
+    });
+}
+
 void add_forward(Cases& cases)
 {
     constexpr Index k_sizes[][2] = {{1, 1}, {7, 172}, {131, 65}};
@@ -529,16 +578,34 @@ void add_forward(Cases& cases)
         add(cases, "rms_norm" + shape, k_float_tolerance, [=](Backend& backend) {
             return backend.download_double(backend.rms_norm(x(backend), row(backend), 1e-5));
         });
+        add(cases, fmt::format("rms_norm {}x{} by heads", rows, 3 * cols), k_float_tolerance, [=](Backend& backend) {
+            const Buffer heads = backend.upload(normal_matrix(rows, 3 * cols, "heads"));
+            return backend.download_double(backend.rms_norm(heads, row(backend), 1e-5));
+        });
         add(cases, "add_bias" + shape, k_float_tolerance, [=](Backend& backend) {
             Buffer target = x(backend);
             backend.add_bias(target, row(backend));
             return backend.download_double(target);
         });
-        add(cases, "silu_multiply" + shape, 2e-6, [=](Backend& backend) {
-            Buffer gate = backend.upload(Matrix(normal_matrix(rows, cols, "gate") * 40.0F));
-            backend.silu_multiply(gate, x(backend));
-            return backend.download_double(gate);
+        add(cases, "layer_norm" + shape, 2e-6, [=](Backend& backend) {
+            Buffer shifted = backend.upload(Matrix(normal_matrix(rows, cols, "x").array() + 3.0F));
+            const Buffer bias = backend.upload(normal_matrix(1, cols, "bias"));
+            return backend.download_double(backend.layer_norm(shifted, row(backend), bias, 1e-5));
         });
+        add(cases, "soft_cap" + shape, 2e-6, [=](Backend& backend) {
+            Buffer capped = backend.upload(Matrix(normal_matrix(rows, cols, "x") * 30.0F));
+            backend.soft_cap(capped, 20.0);
+            return backend.download_double(capped);
+        });
+        cases.push_back({"row_argmax" + shape, 0.0, [=](Backend& device, Backend& reference) {
+                             Matrix logits = normal_matrix(rows, cols, "x");
+                             logits.row(rows - 1).setConstant(-1.0F); // the first of equals
+                             return device.row_argmax(device.upload(logits))
+                                            == reference.row_argmax(reference.upload(logits))
+                                        ? 0.0
+                                        : k_infinity;
+                         }});
+        add_activations(cases, rows, cols);
         add(cases, "cross_entropy" + shape, 2e-6, [=](Backend& backend) {
             const Buffer logits = backend.upload(Matrix(normal_matrix(rows, cols, "logits") * 5.0F));
             return MatrixD(backend.cross_entropy(logits, scattered(rows, cols)));

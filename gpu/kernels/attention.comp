@@ -16,7 +16,7 @@ layout(push_constant) uniform Push
 {
     uint rows, heads, kv_heads, window, first_token;
     uint base_q, base_k, base_v, base_o;
-    float scale;
+    float scale, score_cap;
 } p;
 
 shared float query[HEAD_DIM];
@@ -25,6 +25,7 @@ shared float weights[LANES];
 shared float lanes[LANES];
 
 #include "common/groups.glsl"
+#include "common/soft_cap.glsl"
 
 float reduce_max(float value)
 {
@@ -85,6 +86,8 @@ void main()
             score = 0.0;
             for (uint d = 0u; d < HEAD_DIM; ++d)
                 score += query[d] * k[at + d];
+            if (p.score_cap > 0.0)
+                score = soft_cap(score, p.score_cap);
         }
         const float new_largest = max(largest, reduce_max(score));
         const float weight = seen ? exp(score - new_largest) : 0.0;

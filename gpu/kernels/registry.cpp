@@ -32,12 +32,17 @@ constexpr std::array<KernelInfo, k_count> k_kernels{{
     {"rms_norm", k_rms_norm_words, 3, Rate::Memory},
     {"add_bias", k_add_bias_words, 2, Rate::Memory},
     {"rope", k_rope_words, 2, Rate::Memory},
-    {"silu_multiply", k_silu_multiply_words, 2, Rate::Memory},
+    {"activate", k_activate_words, 2, Rate::Memory},
     {"attention", k_attention_words, 4, Rate::Arithmetic},
     {"cross_entropy", k_cross_entropy_words, 3, Rate::Memory},
     {"column_sums", k_column_sums_words, 4, Rate::Memory},
     {"row_extremes", k_row_extremes_words, 2, Rate::Memory},
     {"peak", k_peak_words, 1, Rate::Arithmetic},
+    {"activate_backward", k_activate_backward_words, 4, Rate::Memory},
+    {"soft_cap", k_soft_cap_words, 1, Rate::Memory},
+    {"layer_norm", k_layer_norm_words, 4, Rate::Memory},
+    {"adam_step", k_adam_step_words, 4, Rate::Memory},
+    {"row_argmax", k_row_argmax_words, 2, Rate::Memory},
 }};
 
 } // namespace

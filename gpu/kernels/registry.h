@@ -26,12 +26,17 @@ enum class Kernel : std::uint8_t {
     RmsNorm,
     AddBias,
     Rope,
-    SiluMultiply,
+    Activate,
     Attention,
     CrossEntropy,
     ColumnSums,
     RowExtremes,
     Peak,
+    ActivateBackward,
+    SoftCap,
+    LayerNorm,
+    AdamStep,
+    RowArgmax,
     Count,
 };
 

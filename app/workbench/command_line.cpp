@@ -45,7 +45,7 @@ void declare(QCommandLineParser& parser)
     option({QStringLiteral("set")}, "plan of the layer for --render, as --set of plan: GLOB:bits=3,group=128",
            "SETTING");
     option({QStringLiteral("option")},
-           "what a view's controls say, for --render, repeatable: row, group, steps, rotated (histogram)",
+           "what a view's controls say, for --render, repeatable: row, group, steps, rotated (histogram), text, tokens, stretch (activations)",
            "KEY=VALUE");
     option({QStringLiteral("o"), QStringLiteral("out")},
            "file for --render: .pdf, .png, .svg or .csv; for --tour: .pdf or a folder", "FILE");

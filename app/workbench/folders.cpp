@@ -30,6 +30,16 @@ Result<QString> sampleFolder()
                     "Install it again, or set RANKSCOPE_SAMPLE to the folder that holds it");
 }
 
+Result<QString> textFile(const QString& chosen, const char* built_in)
+{
+    if (!chosen.isEmpty())
+        return chosen;
+    const auto sample = sampleFolder();
+    if (!sample)
+        return sample.error();
+    return *sample + QLatin1Char('/') + QString::fromLatin1(built_in);
+}
+
 QString defaultWorkRoot() { return QStandardPaths::writableLocation(QStandardPaths::CacheLocation); }
 
 QString workFolder(const QString& root, const QString& checkpoint_hash)

@@ -11,6 +11,9 @@ namespace rankscope {
 /// that the program was built from. Looks at the disk: for jobs. Errors: Io.
 Result<QString> sampleFolder();
 
+/// The built-in text of that name, or the file that was chosen. Looks at the disk: for jobs. Errors: Io.
+Result<QString> textFile(const QString& chosen, const char* built_in);
+
 /// Where calibrations and runs go when --workdir names no other place: the user's cache.
 QString defaultWorkRoot();
 /// The folder of one checkpoint below `root`, by the hash of its headers.

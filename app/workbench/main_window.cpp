@@ -10,6 +10,7 @@
 #include "app/workbench/docks/results_dock.h"
 #include "app/workbench/folders.h"
 #include "app/workbench/message_banner.h"
+#include "app/workbench/plots/activations_plot.h"
 #include "app/workbench/plots/channel_plot.h"
 #include "app/workbench/plots/matrices_plot.h"
 #include "app/workbench/plots/overview_plot.h"
@@ -107,6 +108,7 @@ void MainWindow::buildCentre()
     channels_ = static_cast<ChannelPlot*>(views_->plot(QStringLiteral("channels")));
     spectrum_ = static_cast<SpectrumPlot*>(views_->plot(QStringLiteral("spectrum")));
     matrices_ = static_cast<MatricesPlot*>(views_->plot(QStringLiteral("matrices")));
+    activations_ = static_cast<ActivationsPlot*>(views_->plot(QStringLiteral("activations")));
     pages_ = new QStackedWidget;
     pages_->setMinimumHeight(200); // in the Plan workspace the table comes first
     pages_->addWidget(start_);

@@ -22,6 +22,7 @@ class QToolButton;
 namespace rankscope {
 
 class Actions;
+class ActivationsPlot;
 class ChannelPlot;
 class OverviewPlot;
 class CheckpointDock;
@@ -147,6 +148,7 @@ private:
     ChannelPlot* channels_ = nullptr;
     SpectrumPlot* spectrum_ = nullptr;
     MatricesPlot* matrices_ = nullptr;
+    ActivationsPlot* activations_ = nullptr;
     CheckpointDock* checkpoint_ = nullptr;
     InspectorDock* inspector_ = nullptr;
     PlanDock* plan_ = nullptr;

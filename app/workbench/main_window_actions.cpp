@@ -9,6 +9,7 @@
 #include "app/workbench/docks/results_dock.h"
 #include "app/workbench/main_window.h"
 #include "app/workbench/message_banner.h"
+#include "app/workbench/plots/activations_plot.h"
 #include "app/workbench/plots/channel_plot.h"
 #include "app/workbench/plots/error_plot.h"
 #include "app/workbench/plots/matrices_plot.h"
@@ -297,6 +298,7 @@ void MainWindow::connectPlots()
                     message_without_layer();
                 channels_->setSelectedChannel(selection.channel);
                 matrices_->setSelectedChannel(selection.channel);
+                activations_->setSelectedChannel(selection.channel);
             });
     connect(pictures_, &Pictures::overviewReady, this, [this](const std::shared_ptr<const ChannelMap>& map) {
         overview_->setMap(map);
@@ -343,6 +345,7 @@ void MainWindow::connectPlots()
     });
     connect(channels_, &ChannelPlot::channelSelected, &session_, &Session::selectChannel);
     connect(matrices_, &MatricesPlot::channelSelected, &session_, &Session::selectChannel);
+    connect(activations_, &ActivationsPlot::channelSelected, &session_, &Session::selectChannel);
     connect(channels_, &ChannelPlot::outliersChanged, inspector_, &InspectorDock::setOutliers);
     connect(spectrum_, &SpectrumPlot::rankChanged, this, &MainWindow::previewRank);
     connect(spectrum_, &SpectrumPlot::rankCommitted, this, &MainWindow::commitRank);

@@ -52,17 +52,6 @@ std::shared_ptr<const Run> earlierRun(const QString& work_folder)
     return nullptr;
 }
 
-/// The built-in text of that name, or the file that was chosen.
-Result<QString> textFile(const QString& chosen, const char* built_in)
-{
-    if (!chosen.isEmpty())
-        return chosen;
-    const auto sample = sampleFolder();
-    if (!sample)
-        return sample.error();
-    return *sample + QLatin1Char('/') + QString::fromLatin1(built_in);
-}
-
 Status makeFolder(const QString& folder)
 {
     if (!QDir().mkpath(folder))

@@ -4,6 +4,7 @@
 #include "core/base/sha256.h"
 #include "core/calibration/detail/calibration_format.h"
 #include "core/calibration/detail/tensor_hashes.h"
+#include "core/calibration/massive_activation.h"
 #include "core/calibration/quantized_activations.h"
 
 #include <algorithm>
@@ -214,12 +215,10 @@ Error too_old(const fs::path& folder, const std::string& what)
 
 std::vector<StrongEntry> BlockOutput::massive() const
 {
-    constexpr double k_least = 100.0;
-    constexpr double k_over_median = 1000.0;
     const double median = statistics.quantile_abs(0.5);
     std::vector<StrongEntry> found;
     for (const StrongEntry& entry : strongest) {
-        if (std::abs(entry.value) > k_least && std::abs(entry.value) > k_over_median * median)
+        if (is_massive(entry.value, median))
             found.push_back(entry);
     }
     return found;

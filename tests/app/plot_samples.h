@@ -3,6 +3,7 @@
 
 // Made-up layers for the plots' tests: shapes of real ones, values by formula, so that every run draws the
 // same.
+#include "app/workbench/plots/activations_plot.h"
 #include "app/workbench/plots/error_plot.h"
 #include "app/workbench/plots/matrices_plot.h"
 #include "core/plan/layer_parts.h"
@@ -119,6 +120,31 @@ inline std::shared_ptr<LayerMatrices> layer_matrices_of(Index out, Index in, boo
     matrices->residual = std::make_shared<MagnitudePyramid>(parts.residual);
     matrices->from_run = run;
     return matrices;
+}
+
+/// Tokens of all kinds, the first of which is massive in one channel.
+inline std::shared_ptr<ActivationPicture> activations_of(Index tokens, Index channels)
+{
+    const char* texts[] = {"<s>", " Once",        " upon", "\n", "\xE4\xB8\x96\xE7\x95\x8C",
+                           "\a",  "na\xC3\xAFve", "",      " ",  ","};
+    auto picture = std::make_shared<ActivationPicture>();
+    TokenActivations& all = picture->activations;
+    Matrix values = Matrix::NullaryExpr(tokens, channels, [](Index i, Index j) {
+        return static_cast<float>(
+            std::sin(0.7 * static_cast<double>(i * 31 % 17) + 1.9 * static_cast<double>(j)));
+    });
+    values(0, channels / 3) = 250.0F;
+    all.stretch = {"made_up.txt", std::string(64, 'a'), 5000, 0, {}};
+    for (Index i = 0; i < tokens; ++i) {
+        all.stretch.tokens.push_back(static_cast<TokenId>(i));
+        all.texts.emplace_back(texts[i % 10]);
+        all.positions.push_back(i);
+    }
+    all.median_abs = 0.7;
+    all.strongest = {{0, channels / 3, 250.0}, {1, 2, static_cast<double>(values(1, 2))}};
+    all.massive = {{0, 1, 1800.0}};
+    picture->values = std::make_shared<MagnitudePyramid>(std::move(values));
+    return picture;
 }
 
 inline std::shared_ptr<LayerHistogram> layer_histogram_of(Index out, Index in, bool run)

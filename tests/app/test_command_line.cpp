@@ -104,7 +104,7 @@ void TestCommandLine::renders_views_into_files_data()
                                   << "pdf";
     QTest::newRow("channels csv") << "channels"
                                   << "csv";
-    for (const QString& view : {QStringLiteral("histogram"), QStringLiteral("matrices")})
+    for (const QString& view : {QStringLiteral("histogram"), QStringLiteral("matrices"), QStringLiteral("activations")})
         for (const char* suffix : {"png", "pdf", "svg", "csv"})
             QTest::newRow(qPrintable(view + QLatin1Char(' ') + QLatin1String(suffix))) << view << suffix;
 }

@@ -43,7 +43,8 @@ QStringList plot_names()
             QStringLiteral("histogram"),       QStringLiteral("histogram_run"),
             QStringLiteral("histogram_narrow"), QStringLiteral("matrices"),
             QStringLiteral("matrices_run"),    QStringLiteral("matrices_numbers"),
-            QStringLiteral("matrices_narrow")};
+            QStringLiteral("matrices_narrow"), QStringLiteral("activations"),
+            QStringLiteral("activations_narrow")};
 }
 
 std::unique_ptr<PlotView> make_plot(const QString& name)
@@ -90,6 +91,12 @@ std::unique_ptr<PlotView> make_plot(const QString& name)
                           layer);
         plot->setSigned(few);
         plot->setSelectedChannel(few ? 3 : 512);
+        return plot;
+    }
+    if (name.startsWith(QLatin1String("activations"))) {
+        auto plot = std::make_unique<ActivationsPlot>();
+        plot->resize(name.endsWith(QLatin1String("narrow")) ? QSize(420, 320) : QSize(900, 460));
+        plot->setActivations(activations_of(24, 576), layer);
         return plot;
     }
     auto plot = std::make_unique<ErrorPlot>();

@@ -13,6 +13,7 @@ std::span<const View* const> views()
         &spectrumView(),
         &histogramView(),
         &matricesView(),
+        &activationsView(),
     };
     return all;
 }

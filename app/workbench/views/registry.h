@@ -11,5 +11,6 @@ const View& channelsView();
 const View& spectrumView();
 const View& histogramView();
 const View& matricesView();
+const View& activationsView();
 
 } // namespace rankscope

@@ -57,12 +57,11 @@ DeviceRange::~DeviceRange()
         allocator_->release(*this);
 }
 
-std::shared_ptr<Allocator> Allocator::create(std::shared_ptr<Device> device, bool force_staging,
-                                             VkDeviceSize limit)
+std::shared_ptr<Allocator> Allocator::create(std::shared_ptr<Device> device, const Options& options)
 {
     std::shared_ptr<Allocator> allocator(new Allocator);
     allocator->device_ = std::move(device);
-    allocator->limit_ = limit;
+    allocator->options_ = options;
     const VkPhysicalDeviceMemoryProperties& memory = allocator->device_->physical().memory;
 
     // Every buffer is made with the same usage, so one of them tells which types they all may use.
@@ -87,7 +86,7 @@ std::shared_ptr<Allocator> Allocator::create(std::shared_ptr<Device> device, boo
     if (!host)
         throw BackendFailure(
             vulkan_error(VK_ERROR_FEATURE_NOT_PRESENT, "find memory that the host can write"));
-    const bool direct = both.has_value() && !force_staging;
+    const bool direct = both.has_value() && !options.force_staging;
     allocator->types_[0] = direct ? *both : local.value_or(*host);
     allocator->types_[1] = *host;
     allocator->types_[2] = cached.value_or(*host);
@@ -112,7 +111,8 @@ std::uint64_t Allocator::allocated_bytes() const
 VkDeviceSize Allocator::room_for(MemoryUse use) const
 {
     const VkDeviceSize room = device_->memory_room(types_[static_cast<int>(use)]);
-    return limit_ == 0 ? room : std::min(room, limit_ - std::min(limit_, allocated_bytes_));
+    const VkDeviceSize limit = options_.limit;
+    return limit == 0 ? room : std::min(room, limit - std::min(limit, allocated_bytes_));
 }
 
 VkDeviceSize Allocator::room() const
@@ -126,7 +126,7 @@ std::shared_ptr<DeviceRange> Allocator::try_allocate(VkDeviceSize bytes, MemoryU
     const VkDeviceSize needed = std::max(round_up(bytes), k_range_alignment);
     if (needed < bytes || needed > largest_range() || device_->faults().range_fails())
         return nullptr;
-    const bool small = needed <= k_small_bytes;
+    const bool small = needed <= k_small_bytes && !options_.apart;
     const std::lock_guard lock(mutex_);
     Block* found = nullptr;
     if (small) {

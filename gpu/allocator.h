@@ -50,10 +50,12 @@ inline constexpr VkDeviceSize k_range_alignment = 256;
 /// because a device may allow no more than 4096 allocations. Thread-safe.
 class Allocator : public std::enable_shared_from_this<Allocator> {
 public:
-    /// With `force_staging` device memory is never mapped, as on a card with memory of its own.
-    /// `limit`: bytes that may be allocated at most; 0: what the device has.
-    static std::shared_ptr<Allocator> create(std::shared_ptr<Device> device, bool force_staging,
-                                             VkDeviceSize limit);
+    struct Options {
+        bool force_staging = false; ///< device memory is never mapped, as on a card with memory of its own
+        VkDeviceSize limit = 0;     ///< bytes that may be allocated at most; 0: what the device has
+        bool apart = false;         ///< a buffer for every range: validation knows buffers, not ranges
+    };
+    static std::shared_ptr<Allocator> create(std::shared_ptr<Device> device, const Options& options);
     ~Allocator();
     Allocator(const Allocator&) = delete;
     Allocator& operator=(const Allocator&) = delete;
@@ -81,7 +83,7 @@ private:
     bool mapped_[3] = {};
     mutable std::mutex mutex_;
     std::map<Block*, std::unique_ptr<Block>> blocks_;
-    VkDeviceSize limit_ = 0;
+    Options options_;
     std::uint64_t allocated_bytes_ = 0;
 };
 

@@ -88,7 +88,7 @@ Error no_driver()
 
 struct LiveInstances {
     std::mutex mutex;
-    std::array<std::weak_ptr<Instance>, 2> by_validation;
+    std::array<std::weak_ptr<Instance>, 3> by_validation;
 };
 
 LiveInstances& live_instances()
@@ -99,11 +99,11 @@ LiveInstances& live_instances()
 
 } // namespace
 
-Result<std::shared_ptr<Instance>> Instance::acquire(bool validation)
+Result<std::shared_ptr<Instance>> Instance::acquire(Validation validation)
 {
     LiveInstances& live = live_instances();
     const std::lock_guard lock(live.mutex);
-    std::weak_ptr<Instance>& slot = live.by_validation[validation ? 1 : 0];
+    std::weak_ptr<Instance>& slot = live.by_validation[static_cast<std::size_t>(validation)];
     if (auto instance = slot.lock())
         return instance;
     auto instance = create(validation);
@@ -112,7 +112,7 @@ Result<std::shared_ptr<Instance>> Instance::acquire(bool validation)
     return instance;
 }
 
-Result<std::shared_ptr<Instance>> Instance::create(bool validation)
+Result<std::shared_ptr<Instance>> Instance::create(Validation validation)
 {
     if (volkInitialize() != VK_SUCCESS)
         return no_loader();
@@ -121,9 +121,9 @@ Result<std::shared_ptr<Instance>> Instance::create(bool validation)
                      "the Vulkan loader of this machine is older than Vulkan 1.2",
                      {},
                      "Update the graphics driver, or compute on the CPU with --backend cpu"};
-    if (validation && !validation_layer_installed()) {
+    if (validation != Validation::Off && !validation_layer_installed()) {
         log::warn_once("The Vulkan validation layers are not installed: running without them.");
-        validation = false;
+        validation = Validation::Off;
     }
 
     VkApplicationInfo application{};
@@ -134,19 +134,21 @@ Result<std::shared_ptr<Instance>> Instance::create(bool validation)
     const std::array<const char*, 1> layers{k_validation_layer};
     const std::array<const char*, 2> extensions{VK_EXT_DEBUG_UTILS_EXTENSION_NAME,
                                                 VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME};
-    const std::array<VkValidationFeatureEnableEXT, 1> enabled{
-        VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT};
+    const std::array<VkValidationFeatureEnableEXT, 3> enabled{
+        VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT,
+        VK_VALIDATION_FEATURE_ENABLE_GPU_ASSISTED_EXT,
+        VK_VALIDATION_FEATURE_ENABLE_GPU_ASSISTED_RESERVE_BINDING_SLOT_EXT};
     VkDebugUtilsMessengerCreateInfoEXT messages = messenger_info();
     VkValidationFeaturesEXT features{};
     features.sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT;
     features.pNext = &messages; // covers the creation and the destruction of the instance itself
-    features.enabledValidationFeatureCount = static_cast<std::uint32_t>(enabled.size());
+    features.enabledValidationFeatureCount = validation == Validation::GpuAssisted ? 3 : 1;
     features.pEnabledValidationFeatures = enabled.data();
 
     VkInstanceCreateInfo info{};
     info.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO;
     info.pApplicationInfo = &application;
-    if (validation) {
+    if (validation != Validation::Off) {
         info.pNext = &features;
         info.enabledLayerCount = static_cast<std::uint32_t>(layers.size());
         info.ppEnabledLayerNames = layers.data();
@@ -163,7 +165,7 @@ Result<std::shared_ptr<Instance>> Instance::create(bool validation)
     // already calls them sees them change. Those of an extension belong to their instance.
     static const bool loaded = (volkLoadInstanceOnly(instance->handle_), true);
     (void)loaded;
-    if (validation) {
+    if (validation != Validation::Off) {
         const auto create_messenger = reinterpret_cast<PFN_vkCreateDebugUtilsMessengerEXT>(
             vkGetInstanceProcAddr(instance->handle_, "vkCreateDebugUtilsMessengerEXT"));
         if (create_messenger != nullptr)

@@ -5,18 +5,25 @@
 
 #include <volk.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
 namespace rankscope::gpu {
 
+enum class Validation : std::uint8_t {
+    Off,
+    Layers,      ///< with synchronization validation
+    GpuAssisted, ///< and with checks inside the kernels: what they read and write beyond their buffers
+};
+
 /// The Vulkan instance, shared by every device made from it and destroyed with the last one. Loading the
 /// driver takes 50–400 ms: keep it off the GUI thread. Thread-safe.
 class Instance {
 public:
     /// The live instance, or a new one. Errors: NoDevice when no loader or no driver is installed.
-    static Result<std::shared_ptr<Instance>> acquire(bool validation);
+    static Result<std::shared_ptr<Instance>> acquire(Validation validation);
     ~Instance();
     Instance(const Instance&) = delete;
     Instance& operator=(const Instance&) = delete;
@@ -26,7 +33,7 @@ public:
 
 private:
     Instance() = default;
-    static Result<std::shared_ptr<Instance>> create(bool validation);
+    static Result<std::shared_ptr<Instance>> create(Validation validation);
 
     VkInstance handle_ = VK_NULL_HANDLE;
     VkDebugUtilsMessengerEXT messenger_ = VK_NULL_HANDLE;

@@ -2,14 +2,20 @@
 #include "gpu/self_test_cases.h"
 #include "gpu/vulkan_backend.h"
 
+#include <algorithm>
+#include <iterator>
+
 namespace rankscope {
 
-Result<std::vector<SelfTestRow>> self_test(Backend& backend)
+Result<std::vector<SelfTestRow>> self_test(Backend& backend, bool large)
 {
     try {
         const auto reference = make_cpu_backend();
         std::vector<SelfTestRow> rows;
-        for (const gpu::SelfTestCase& item : gpu::self_test_cases()) {
+        std::vector<gpu::SelfTestCase> cases = gpu::self_test_cases();
+        if (large)
+            std::ranges::move(gpu::large_self_test_cases(), std::back_inserter(cases));
+        for (const gpu::SelfTestCase& item : cases) {
             const double error = item.error(backend, *reference);
             rows.push_back({item.name, error, item.tolerance, error <= item.tolerance});
         }

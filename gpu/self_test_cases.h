@@ -19,6 +19,8 @@ struct SelfTestCase {
 };
 
 std::vector<SelfTestCase> self_test_cases();
+/// The same on matrices that no device needs to bind at once (137 MiB): some seconds each on a CPU.
+std::vector<SelfTestCase> large_self_test_cases();
 
 /// ‖a − b‖ / ‖b‖ in the Frobenius norm; infinite for other shapes or anything not finite.
 double normalized_error(const MatrixD& a, const MatrixD& b);

@@ -15,7 +15,7 @@ namespace rankscope {
 namespace gpu {
 
 VulkanBackend::VulkanBackend(std::shared_ptr<Device> device, const VulkanOptions& options)
-    : device_(std::move(device)), allocator_(Allocator::create(device_, options.force_staging, options.memory_limit_bytes)),
+    : device_(std::move(device)), allocator_(Allocator::create(device_, {options.force_staging, options.memory_limit_bytes, options.gpu_assisted})),
       pipelines_(std::make_shared<Pipelines>(device_)),
       recorder_(std::make_unique<Recorder>(device_, pipelines_)),
       staging_(*recorder_, [this](VkDeviceSize bytes, MemoryUse use) { return allocator_->try_allocate(bytes, use); })
@@ -80,7 +80,7 @@ std::uint32_t VulkanBackend::flat_groups(Index elements) const
 
 Result<std::vector<VulkanDevice>> vulkan_devices()
 {
-    auto instance = gpu::Instance::acquire(false);
+    auto instance = gpu::Instance::acquire(gpu::Validation::Off);
     if (!instance)
         return instance.error();
     auto devices = gpu::enumerate_devices(**instance);
@@ -94,7 +94,9 @@ Result<std::vector<VulkanDevice>> vulkan_devices()
 
 Result<std::unique_ptr<Backend>> make_vulkan_backend(int index, const VulkanOptions& options)
 {
-    auto instance = gpu::Instance::acquire(options.validation);
+    auto instance = gpu::Instance::acquire(options.gpu_assisted ? gpu::Validation::GpuAssisted
+                                              : options.validation ? gpu::Validation::Layers
+                                                                   : gpu::Validation::Off);
     if (!instance)
         return instance.error();
     auto devices = gpu::enumerate_devices(**instance);

@@ -34,6 +34,7 @@ Result<std::vector<VulkanDevice>> vulkan_devices();
 
 struct VulkanOptions {
     bool validation = false; ///< validation layers with synchronisation validation, if installed
+    bool gpu_assisted = false; ///< with checks inside the kernels too: several times as slow
     /// For tests, that they reach on any machine what other devices do: never map device memory, as on a card
     /// with memory of its own; bind at most so many bytes at a time, to work by tiles (0: what the device
     /// allows).
@@ -98,6 +99,7 @@ struct SelfTestRow {
     double tolerance = 0.0;
     bool passed = false;
 };
-Result<std::vector<SelfTestRow>> self_test(Backend& backend);
+/// `large`: also on matrices beyond one binding, which takes seconds on a graphics card and a minute on a software device.
+Result<std::vector<SelfTestRow>> self_test(Backend& backend, bool large = false);
 
 } // namespace rankscope

@@ -28,12 +28,12 @@ std::string_view type_name(DeviceType type)
 }
 
 /// Runs the self-test of one device; the name of the first operation that failed, or nothing.
-Result<std::string> test_device(const std::string& backend_id, Json& document, std::string& text)
+Result<std::string> test_device(const std::string& backend_id, bool large, Json& document, std::string& text)
 {
     auto backend = open_backend(backend_id);
     if (!backend)
         return backend.error();
-    auto rows = self_test(**backend);
+    auto rows = self_test(**backend, large);
     if (!rows)
         return rows.error();
     Json list(Json::Array{});
@@ -92,9 +92,10 @@ Result<Output> list_devices(bool with_test)
     Output output;
     Json list(Json::Array{});
     std::string failed;
-    const auto add = [&](Json json, std::string text, const std::string& id, bool usable) -> Status {
+    const auto add = [&](Json json, std::string text, const std::string& id, bool usable,
+                         bool hardware = false) -> Status {
         if (with_test && usable) {
-            auto operation = test_device(id, json, text);
+            auto operation = test_device(id, hardware, json, text);
             if (!operation)
                 return operation.error();
             if (failed.empty() && !operation->empty())
@@ -123,8 +124,8 @@ Result<Output> list_devices(bool with_test)
         json.set("memory_bytes", available_memory_bytes());
         json.set("usable", true);
         // Its products are rounded on purpose: the self-test would call them wrong.
-        const std::string text = fmt::format("cpu:bf16  {}: faster and rounded; only where asked for\n",
-                                             (*rounding)->name());
+        const std::string text =
+            fmt::format("cpu:bf16  {}: faster and rounded; only where asked for\n", (*rounding)->name());
         if (auto added = add(std::move(json), text, "cpu:bf16", false); !added)
             return added.error();
     }
@@ -132,8 +133,9 @@ Result<Output> list_devices(bool with_test)
     output.document.set("vulkan", devices ? Json() : Json(devices.error().sentence()));
     if (devices) {
         for (const VulkanDevice& device : *devices) {
-            if (auto added = add(device_json(device), device_text(device),
-                                 fmt::format("vulkan:{}", device.index), device.usable);
+            if (auto added =
+                    add(device_json(device), device_text(device), fmt::format("vulkan:{}", device.index),
+                        device.usable, device.type != DeviceType::Software);
                 !added)
                 return added.error();
         }

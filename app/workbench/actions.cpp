@@ -9,6 +9,7 @@
 #include <QMenu>
 #include <QMenuBar>
 #include <QUndoStack>
+#include <QWhatsThis>
 
 namespace rankscope {
 
@@ -151,7 +152,9 @@ void Actions::makeRunActions()
         }
     present_tour = add("&Present a tour", {Key(Qt::Key_F11)}, "",
                        "Show the tour on the whole screen, with larger text");
-    keys = add("&Keys", {Key(Qt::Key_F1)}, "", "List the keys");
+    help_here = add("&Help on the focus", {Key(Qt::Key_F1)}, "", "Explain what has the focus, and its words");
+    whats_this = QWhatsThis::createAction(this);
+    keys = add("&Keys", {Key(Qt::CTRL | Qt::Key_F1)}, "", "List the keys");
     about = add("&About Rankscope", {}, "info", "Version and licence");
     quit->setMenuRole(QAction::QuitRole);
     about->setMenuRole(QAction::AboutRole);
@@ -206,7 +209,7 @@ void Actions::fill(QMenuBar& bar, const QList<QAction*>& panels)
     tour->addSeparator();
     tour->addAction(present_tour);
     help->addSeparator();
-    help->addActions({keys, about});
+    help->addActions({help_here, whats_this, keys, about});
 }
 
 void Actions::update(const State& state)

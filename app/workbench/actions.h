@@ -44,7 +44,7 @@ public:
     QAction *undo, *redo, *fill_down, *measure, *use_outliers, *rank_up, *rank_down, *rank_up_much,
         *rank_down_much;
     QAction *run, *run_selection, *resume, *cancel, *evaluate, *evaluation_text;
-    QAction *present_tour, *keys, *about;
+    QAction *present_tour, *help_here, *whats_this, *keys, *about;
     QAction *palette, *workspace_explore, *workspace_plan, *workspace_run, *workspace_results;
     QList<QAction*> tours; ///< data: the tour's name
     QActionGroup* theme_group;

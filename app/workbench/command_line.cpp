@@ -24,6 +24,7 @@ void declare(QCommandLineParser& parser)
                                  QStringLiteral("[PATH]"));
     option({QStringLiteral("h"), QStringLiteral("help")}, "show this text");
     option({QStringLiteral("version")}, "show the version");
+    option({QStringLiteral("glossary")}, "print the glossary as Markdown");
     option({QStringLiteral("sample")}, "open the sample model");
     option({QStringLiteral("run")}, "run the plan as soon as the checkpoint is calibrated");
     option({QStringLiteral("theme")}, "light, dark or system", "THEME");
@@ -93,6 +94,7 @@ Result<LaunchOptions> parseCommandLine(const QStringList& arguments)
     const auto given = [&parser](const char* name) { return parser.isSet(QString::fromLatin1(name)); };
     options.help = given("help");
     options.version = given("version");
+    options.glossary = given("glossary");
     options.sample = given("sample");
     options.run = given("run");
     if (given("theme")) {

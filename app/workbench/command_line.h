@@ -30,6 +30,7 @@ struct LaunchOptions {
     QString setting;       ///< of the layer's plan row, as the window has it: gives the grid
     QVariantMap view_options; ///< PlotView::options()
     QString output;
+    bool glossary = false; ///< print docs/glossary.md
     bool help = false;
     bool version = false;
 };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "app/workbench/command_line.h"
+#include "app/workbench/help/help.h"
 #include "app/workbench/main_window.h"
 #include "app/workbench/settings.h"
 #include "app/workbench/start_timer.h"
@@ -152,6 +153,10 @@ int main(int argc, char** argv)
     if (options->help || options->version) {
         const QString text = options->help ? helpText() : QStringLiteral("rankscope " RANKSCOPE_VERSION "\n");
         std::fputs(toStd(text).c_str(), stdout);
+        return 0;
+    }
+    if (options->glossary) {
+        std::fputs(toStd(Help::instance().glossaryPage()).c_str(), stdout);
         return 0;
     }
     if (!display && options->render.isEmpty() && options->screenshot.isEmpty() && !options->time_start

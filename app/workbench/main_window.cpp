@@ -9,6 +9,8 @@
 #include "app/workbench/docks/plan_dock.h"
 #include "app/workbench/docks/results_dock.h"
 #include "app/workbench/folders.h"
+#include "app/workbench/help/help.h"
+#include "app/workbench/help/hint_bar.h"
 #include "app/workbench/message_banner.h"
 #include "app/workbench/plots/activations_plot.h"
 #include "app/workbench/plots/channel_plot.h"
@@ -69,6 +71,9 @@ MainWindow::MainWindow(const WindowOptions& options, QWidget* parent)
     connectPlanActions();
     connectWorkflow();
     connectPlots();
+    Help::instance().describe(*this);
+    new GlossaryToolTips(this);
+    offerHints();
     fillRecentMenu();
 
     const QSize available = QGuiApplication::primaryScreen()->availableSize();
@@ -118,6 +123,8 @@ void MainWindow::buildCentre()
     layout->setContentsMargins(0, 0, 0, 0);
     layout->setSpacing(0);
     layout->addWidget(banner_);
+    hints_ = new HintBar;
+    layout->addWidget(hints_);
     layout->addWidget(pages_, 1);
     setCentralWidget(centre);
 }

@@ -29,6 +29,7 @@ class CheckpointDock;
 class CommandPalette;
 class ElidingLabel;
 class ExportDialog;
+class HintBar;
 class InspectorDock;
 class JobsDock;
 class MatricesPlot;
@@ -81,6 +82,7 @@ public:
     /// A guided tour in a window of its own, on the open model or else the sample.
     void showTour(const QString& id);
     TourWindow* tourWindow() const;
+    HintBar& hints() { return *hints_; }
 
 Q_SIGNALS:
     void firstPainted();
@@ -127,6 +129,8 @@ private:
     void showPalette();
     std::vector<PaletteEntry> paletteEntries();
     void showKeys();
+    void showHelpOnFocus();
+    void offerHints();
     void showAbout();
     void say(const QString& text);
 
@@ -141,6 +145,7 @@ private:
     CommandPalette* palette_ = nullptr; ///< made when it is first asked for
 
     MessageBanner* banner_ = nullptr;
+    HintBar* hints_ = nullptr;
     QStackedWidget* pages_ = nullptr;
     StartPage* start_ = nullptr;
     ViewTabs* views_ = nullptr;

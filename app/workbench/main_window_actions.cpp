@@ -7,6 +7,8 @@
 #include "app/workbench/docks/jobs_dock.h"
 #include "app/workbench/docks/plan_dock.h"
 #include "app/workbench/docks/results_dock.h"
+#include "app/workbench/help/help.h"
+#include "app/workbench/help/hint_bar.h"
 #include "app/workbench/main_window.h"
 #include "app/workbench/message_banner.h"
 #include "app/workbench/plots/activations_plot.h"
@@ -31,6 +33,7 @@
 #include <QMenu>
 #include <QMessageBox>
 #include <QStackedWidget>
+#include <QWhatsThis>
 
 #include <algorithm>
 
@@ -110,6 +113,7 @@ void MainWindow::connectViewActions()
             showTour(actions_->tours.value(0)->data().toString());
         tour_->setPresenting(true);
     });
+    connect(actions_->help_here, &QAction::triggered, this, &MainWindow::showHelpOnFocus);
     connect(actions_->keys, &QAction::triggered, this, &MainWindow::showKeys);
     connect(actions_->about, &QAction::triggered, this, &MainWindow::showAbout);
 }
@@ -533,6 +537,35 @@ void MainWindow::chooseTheme(QAction* action)
                                                                   : Theme::Choice::System;
     settings::setThemeChoice(choice);
     Theme::instance().apply(*qApp, choice);
+}
+
+void MainWindow::showHelpOnFocus()
+{
+    QWidget* control = QApplication::focusWidget();
+    const QString text = Help::instance().about(control);
+    if (text.isEmpty())
+        return showKeys();
+    QWhatsThis::showText(control->mapToGlobal(control->rect().center()), text, control);
+}
+
+/// Only in a person's window: one that is drawn for a picture, or tested, starts as it always does.
+void MainWindow::offerHints()
+{
+    if (!options_.remember_layout)
+        return;
+    connect(workflow_, &Workflow::opened, this, [this] {
+        hints_->offer(QStringLiteral("first_model"),
+                      QStringLiteral("Select a layer on the left and every view follows. F1 explains what has the "
+                                     "focus; a tour shows on this model why W ≈ Q + L·R works."),
+                      QStringLiteral("Show the tour"), [this] { showTour(QStringLiteral("odlri")); });
+    });
+    connect(workflow_, &Workflow::runFinished, this, [this] {
+        if (session_.run())
+            hints_->offer(QStringLiteral("first_run"),
+                          QStringLiteral("The run is kept with its seed and settings. Change the plan and run again: "
+                                         "Results compares, Export writes the model for other programs."),
+                          {}, nullptr);
+    });
 }
 
 void MainWindow::showKeys()

@@ -10,6 +10,7 @@ namespace {
 const QLatin1String k_recent("recent_files");
 const QLatin1String k_theme("theme");
 const QLatin1String k_motion("reduced_motion");
+const QLatin1String k_hints("answered_hints");
 const QLatin1String k_layout("layout");
 const QLatin1String k_geometry("geometry");
 } // namespace
@@ -56,6 +57,15 @@ void setThemeChoice(Theme::Choice choice)
 
 bool reducedMotion() { return QSettings().value(k_motion, false).toBool(); }
 void setReducedMotion(bool reduced) { QSettings().setValue(k_motion, reduced); }
+
+bool hintAnswered(const QString& id) { return QSettings().value(k_hints).toStringList().contains(id); }
+
+void setHintAnswered(const QString& id)
+{
+    QStringList answered = QSettings().value(k_hints).toStringList();
+    if (!answered.contains(id))
+        QSettings().setValue(k_hints, answered << id);
+}
 
 QByteArray layout() { return QSettings().value(k_layout).toByteArray(); }
 void setLayout(const QByteArray& state) { QSettings().setValue(k_layout, state); }

@@ -24,6 +24,9 @@ void setThemeChoice(Theme::Choice choice);
 bool reducedMotion(); ///< asked for in the program itself
 void setReducedMotion(bool reduced);
 
+bool hintAnswered(const QString& id);
+void setHintAnswered(const QString& id);
+
 QByteArray layout(); ///< of the main window; empty: the default one
 void setLayout(const QByteArray& state);
 QByteArray geometry();

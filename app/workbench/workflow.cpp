@@ -236,6 +236,14 @@ void Workflow::resume()
     startRun(run->plan(), pathText(run->path()), true);
 }
 
+void Workflow::retryRun(const QString& folder)
+{
+    if (session_.run() && pathText(session_.run()->path()) == folder)
+        resume();
+    else
+        Q_EMIT message(QStringLiteral("Another run is open now: open %1 to go on with it").arg(folder));
+}
+
 void Workflow::startRun(Plan plan, const QString& folder, bool resume)
 {
     running_ = true;
@@ -244,11 +252,16 @@ void Workflow::startRun(Plan plan, const QString& folder, bool resume)
         if (row.include)
             layers << toQString(row.layer);
     }
-    const steps::RunRequest request{session_.model(), std::move(plan), session_.calibration(), folder,
-                                    resume};
+    const auto control = std::make_shared<RunControl>();
+    const steps::RunRequest request{session_.model(), std::move(plan), session_.calibration(),
+                                    folder,           resume,          control};
+    JobSpec spec{QStringLiteral("Compress %1 layers").arg(layers.size())};
+    spec.pause = [control] { control->pause(); };
+    spec.run_next = [control](const QString& layer) { control->run_next(toStd(layer)); };
+    spec.retry = [this, folder] { retryRun(folder); };
     Q_EMIT runStarted();
     runner_.start<steps::RunOutcome>(
-        {QStringLiteral("Compress %1 layers").arg(layers.size()), JobLane::Work, true}, this,
+        spec, this,
         [request, layers, device = device_](JobMonitor& monitor) {
             monitor.setItems(layers);
             return steps::run(request, *device->backend(), monitor);

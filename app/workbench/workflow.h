@@ -92,6 +92,8 @@ Q_SIGNALS:
 private:
     void open(const QString& path, bool sample);
     void askForCalibration(const QString& why);
+    /// What failed in it or was not begun.
+    void retryRun(const QString& folder);
     void startRun(Plan plan, const QString& folder, bool resume);
     void removeFolder(const QString& folder);
     void finishOpening(const OpenedModel& opened, const QString& path);

@@ -140,6 +140,7 @@ Result<RunOutcome> run(const RunRequest& request, Backend& backend, JobMonitor& 
         return made.error();
     RunOptions options;
     options.resume = request.resume;
+    options.control = request.control;
     RunEvents events;
     events.layer_changed = [&monitor](const std::string& layer, LayerState state,
                                       const std::string& message) {

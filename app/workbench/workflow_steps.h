@@ -30,6 +30,7 @@ struct RunRequest {
     std::shared_ptr<const CalibrationStore> calibration;
     QString folder;
     bool resume = false;
+    std::shared_ptr<RunControl> control = {};
 };
 /// What is finished, and what went wrong on the way.
 struct RunOutcome {

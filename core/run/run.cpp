@@ -61,6 +61,8 @@ public:
         : model_(model), plan_(plan), calibration_(calibration), folder_(folder), backend_(backend),
           monitor_(monitor), events_(events)
     {}
+    /// What a person asks of it; outlives the execution.
+    void obey(const RunControl* control) { control_ = control; }
 
     /// Everything that can be refused before a file is touched. With a propagation its moments take the place
     /// of the calibration's.
@@ -77,6 +79,7 @@ private:
     Status refuse_unpropagated(const Job& job) const;
     std::vector<Job> missing_jobs(const RunFolder& target);
     void run_jobs(const std::vector<Job>& jobs, std::uint64_t memory_budget_bytes, RunIndex& index);
+    std::vector<std::size_t> urgent(const std::vector<Job>& jobs) const;
     Status outcome() const;
     void work(const Job& job, RunIndex& index);
     Status compute(const Job& job, RunIndex& index);
@@ -96,7 +99,10 @@ private:
     Monitor& monitor_;
     const RunEvents& events_;
 
+    bool paused() const { return control_ && control_->paused(); }
+
     Propagation* propagation_ = nullptr;
+    const RunControl* control_ = nullptr;
     std::vector<Job> jobs_;
     std::vector<Job> block_jobs_; // learned after the others, block by block
     std::mutex mutex_;
@@ -357,7 +363,20 @@ void Execution::run_jobs(const std::vector<Job>& jobs, std::uint64_t memory_budg
     const std::uint64_t free = memory_budget_bytes > held ? memory_budget_bytes - held : 1;
     run_within_budget(
         costs, memory_budget_bytes > 0 ? free : 0, [&](std::size_t i) { work(jobs[i], index); },
-        [&] { return monitor_.cancelled() || disk_full_; });
+        [&] { return monitor_.cancelled() || disk_full_ || paused(); }, [&] { return urgent(jobs); });
+}
+
+/// Those that are asked for, as places among the jobs.
+std::vector<std::size_t> Execution::urgent(const std::vector<Job>& jobs) const
+{
+    std::vector<std::size_t> places;
+    for (const std::string& layer : control_ ? control_->wanted() : std::vector<std::string>()) {
+        const auto found =
+            std::find_if(jobs.begin(), jobs.end(), [&](const Job& job) { return job.row->layer == layer; });
+        if (found != jobs.end())
+            places.push_back(static_cast<std::size_t>(found - jobs.begin()));
+    }
+    return places;
 }
 
 Status Execution::outcome() const
@@ -404,7 +423,7 @@ Status Execution::run_propagated(RunFolder& target, std::uint64_t memory_budget_
                 return collected;
             run_jobs(missing->second, memory_budget_bytes, target.index);
             // What comes next would see this block as it must not be.
-            if (failed_ > 0 || monitor_.cancelled())
+            if (failed_ > 0 || monitor_.cancelled() || paused())
                 break;
         }
         if (block == last)
@@ -455,6 +474,7 @@ Status Run::execute(std::shared_ptr<const Model> model, const Plan& plan,
     }
     try {
         Execution execution(*model, complete, calibration.get(), folder, backend, monitor, events);
+        execution.obey(options.control.get());
         std::unique_ptr<Propagation> propagation;
         if (options.propagate) {
             auto prepared = Propagation::prepare(model, options, backend, monitor);

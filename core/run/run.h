@@ -6,6 +6,7 @@
 #include "core/methods/method.h"
 #include "core/model/model.h"
 #include "core/plan/layer_plan.h"
+#include "core/run/run_control.h"
 
 #include <filesystem>
 #include <functional>
@@ -47,6 +48,7 @@ struct RunOptions {
     /// Block after block: each sees the text as the compressed blocks before it hand it on, and its layers come near to
     /// what the original model's gave (moments of both streams; those of the calibration are not used).
     bool propagate = false;
+    std::shared_ptr<RunControl> control = {}; ///< null: nobody asks for anything
 };
 
 /// A folder: plan.json, run.json (checkpoint path and hash, calibration, versions), index.sqlite (one row per finished

@@ -38,6 +38,8 @@ private Q_SLOTS:
     void cancels_what_still_waits_in_the_queue();
     void runs_work_one_at_a_time_but_pictures_beside_it();
     void samples_progress_and_items();
+    void the_queue_can_be_reordered();
+    void pauses_and_goes_on();
     void forgets_hidden_jobs();
     void delivers_nothing_to_a_context_that_is_gone();
     void waits_for_workers_when_destroyed();
@@ -206,9 +208,83 @@ void TestJobRunner::samples_progress_and_items()
     QCOMPARE(info.progress.warnings, QStringList{QStringLiteral("damping was raised")});
     QVERIFY(info.elapsed_seconds > 0.0);
     go_on = true;
-    QTRY_COMPARE(runner.info(id).state, JobState::Done);
+    QTRY_COMPARE(runner.info(id).state, JobState::Failed); // one of its parts is missing
+    QCOMPARE(runner.info(id).message, QStringLiteral("1 of 4 failed"));
     runner.clearFinished();
     QVERIFY(runner.jobs().empty());
+}
+
+void TestJobRunner::the_queue_can_be_reordered()
+{
+    JobRunner runner;
+    QSignalSpy reordered(&runner, &JobRunner::reordered);
+    std::atomic<bool> started{false};
+    QStringList order;
+    const auto queue = [&](const QString& name) {
+        return runner.start<int>(
+            {name}, this, [](JobMonitor&) -> Result<int> { return 1; },
+            [&order, name](const Result<int>& result) {
+                order << (result ? name : name + QStringLiteral(" cancelled"));
+            });
+    };
+    const JobId first = runner.start<int>(
+        {QStringLiteral("first")}, this, [&](JobMonitor& monitor) { return endless(monitor, &started); },
+        [](const Result<int>&) {});
+    const JobId a = queue(QStringLiteral("a"));
+    const JobId b = queue(QStringLiteral("b"));
+    const JobId c = queue(QStringLiteral("c"));
+    const JobId d = queue(QStringLiteral("d"));
+    QTRY_VERIFY(started.load());
+    QVERIFY(!runner.info(first).can_run_next && !runner.info(a).can_run_next); // it is next already
+    QVERIFY(runner.info(b).can_run_next);
+    runner.runNext(c);
+    QVERIFY(runner.jobs() == (std::vector<JobId>{first, c, a, b, d}));
+    runner.move(a, 1);
+    QVERIFY(runner.jobs() == (std::vector<JobId>{first, c, b, a, d}));
+    runner.move(d, 5);     // it is the last one
+    runner.move(first, 1); // it runs
+    QVERIFY(runner.jobs() == (std::vector<JobId>{first, c, b, a, d}));
+    QCOMPARE(reordered.size(), 2);
+    runner.cancel(d); // answers although another job runs
+    QTRY_COMPARE(order, QStringList{QStringLiteral("d cancelled")});
+    runner.cancel(first);
+    QTRY_COMPARE(order, (QStringList{QStringLiteral("d cancelled"), QStringLiteral("c"), QStringLiteral("b"),
+                                     QStringLiteral("a")}));
+}
+
+void TestJobRunner::pauses_and_goes_on()
+{
+    JobRunner runner;
+    std::atomic<bool> pause{false};
+    QStringList asked;
+    int retries = 0;
+    JobSpec spec{QStringLiteral("layers")};
+    spec.pause = [&pause] { pause = true; };
+    spec.run_next = [&asked](const QString& item) { asked << item; };
+    spec.retry = [&retries] { ++retries; };
+    const JobId id = runner.start<int>(
+        spec, this,
+        [&](JobMonitor& monitor) -> Result<int> {
+            monitor.setItems({QStringLiteral("a"), QStringLiteral("b")});
+            monitor.setItemState("a", JobItem::State::Done, {});
+            while (!pause.load())
+                std::this_thread::sleep_for(std::chrono::milliseconds(2));
+            return 0;
+        },
+        [](const Result<int>&) {});
+    QTRY_VERIFY(runner.info(id).can_pause && runner.info(id).progress.items.size() == 2);
+    QVERIFY(!runner.info(id).can_retry);
+    runner.retry(id); // nothing: it runs
+    runner.runItemNext(id, QStringLiteral("b"));
+    QCOMPARE(asked, QStringList{QStringLiteral("b")});
+    runner.pause(id);
+    QVERIFY(runner.info(id).paused && !runner.info(id).can_pause);
+    QTRY_COMPARE(runner.info(id).state, JobState::Cancelled); // b is missing
+    QVERIFY(runner.info(id).can_retry && !runner.info(id).can_run_next);
+    runner.retry(id);
+    runner.retry(id); // the new job has it now
+    QCOMPARE(retries, 1);
+    QVERIFY(!runner.info(id).can_retry);
 }
 
 void TestJobRunner::forgets_hidden_jobs()

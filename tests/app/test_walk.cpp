@@ -83,6 +83,7 @@ private Q_SLOTS:
     void sample_to_exported_model();
     void keyboard_only();
     void pause_close_and_resume();
+    void pause_and_resume_in_the_job_panel();
     void bad_files_are_explained();
     void unknown_family_is_open_for_its_weights();
     void the_map_leads_to_a_channel();
@@ -448,6 +449,42 @@ void TestWalk::pause_close_and_resume()
     QTRY_VERIFY_WITH_TIMEOUT(window_->session().evaluation().has_value(), k_long);
     QVERIFY(window_->session().run()->complete());
     QCOMPARE(window_->session().run()->results().size(), std::size_t{35});
+}
+
+void TestWalk::pause_and_resume_in_the_job_panel()
+{
+    openSampleWithTheMouse();
+    waitUntilCalibrated();
+    watchdog_->enter(QStringLiteral("the job panel"));
+    Plan slow = window_->session().plan(); // long enough to be paused on any machine
+    QVERIFY(apply_setting(slow, "*:method=caldera,iterations=100,early_stop=false"));
+    window_->session().editPlan(QStringLiteral("slow"), slow);
+    QTest::keyClick(window_.get(), Qt::Key_F5);
+    QVERIFY(window_->workflow().running());
+    auto* pause = window_->findChild<QPushButton*>(QStringLiteral("job_pause"));
+    auto* next = window_->findChild<QPushButton*>(QStringLiteral("job_next"));
+    auto* tree = window_->findChild<QTreeView*>(QStringLiteral("jobs_tree"));
+    QVERIFY(pause && next && tree);
+    const auto last_layer = [&] {
+        const QModelIndex job = tree->model()->index(tree->model()->rowCount() - 1, 0);
+        return tree->model()->index(tree->model()->rowCount(job) - 1, 0, job);
+    };
+    QTRY_VERIFY_WITH_TIMEOUT(last_layer().isValid() && pause->isEnabled(), k_long);
+    const QPersistentModelIndex asked = last_layer();
+    tree->setCurrentIndex(asked);
+    QVERIFY(next->isEnabled());
+    QTest::keyClick(tree, Qt::Key_Up, Qt::AltModifier);
+    QCOMPARE(asked.sibling(asked.row(), 3).data().toString(), QStringLiteral("next"));
+    QCOMPARE(pause->text(), QStringLiteral("Pause"));
+    click(pause);
+    QTRY_VERIFY_WITH_TIMEOUT(!window_->workflow().running(), k_long);
+    QVERIFY(window_->session().run());
+    const std::size_t done_before = window_->session().run()->results().size();
+    QVERIFY2(done_before >= 1 && done_before < 35, qPrintable(QString::number(done_before)));
+    QTRY_COMPARE(pause->text(), QStringLiteral("Resume"));
+    click(pause);
+    QTRY_VERIFY_WITH_TIMEOUT(window_->session().evaluation().has_value(), k_long);
+    QVERIFY(window_->session().run()->complete());
 }
 
 void TestWalk::bad_files_are_explained()

@@ -16,6 +16,8 @@
 #include <condition_variable>
 #include <fstream>
 #include <future>
+#include <mutex>
+#include <set>
 
 using namespace rankscope;
 using rankscope::test::sample_plan;
@@ -38,6 +40,8 @@ private slots:
     void bytes_do_not_depend_on_threads_or_memory();
     void one_layer_beyond_the_budget();
     void cancel_keeps_finished_layers();
+    void pause_finishes_what_has_begun();
+    void layers_that_are_asked_for_go_first();
     void killed_at_any_moment_data();
     void killed_at_any_moment();
     void second_process_is_refused();
@@ -158,6 +162,62 @@ void TestRun::one_layer_beyond_the_budget()
     QCOMPARE(status.error().kind, ErrorKind::NoSpace);
     QVERIFY(status.error().sentence().find("model.layers.0") != std::string::npos);
     QVERIFY(!fs::exists(place("too small"))); // said before the work starts
+}
+
+void TestRun::pause_finishes_what_has_begun()
+{
+    RunOptions options;
+    options.control = std::make_shared<RunControl>();
+    std::mutex mutex;
+    std::set<std::string> begun;
+    std::set<std::string> done;
+    RunEvents events;
+    events.layer_changed = [&](const std::string& layer, LayerState state, const std::string&) {
+        const std::lock_guard lock(mutex);
+        if (state == LayerState::Running && begun.insert(layer).second && begun.size() == 4)
+            options.control->pause();
+        if (state == LayerState::Done)
+            done.insert(layer);
+    };
+    set_thread_count(2);
+    const auto paused = execute(sample_plan("odlri"), place("paused"), options, silent_monitor(), events);
+    set_thread_count(0);
+    QVERIFY(!paused);
+    QCOMPARE(paused.error().kind, ErrorKind::Cancelled);
+    QVERIFY(begun == done);
+    QVERIFY(begun.size() >= 4 && begun.size() <= 5); // another thread may have taken one at that moment
+    RunOptions resume;
+    resume.resume = true;
+    VERIFY_OK(execute(sample_plan("odlri"), place("paused"), resume));
+    QVERIFY(layers_of(place("paused")) == whole_);
+}
+
+void TestRun::layers_that_are_asked_for_go_first()
+{
+    RunOptions options;
+    options.control = std::make_shared<RunControl>();
+    options.control->run_next("no such layer");
+    std::vector<std::string> order;
+    RunEvents events;
+    events.layer_changed = [&](const std::string& layer, LayerState state, const std::string&) {
+        if (state != LayerState::Running)
+            return;
+        order.push_back(layer);
+        if (order.size() == 2) {
+            options.control->run_next("model.layers.3.mlp.down_proj");
+            options.control->run_next("model.layers.4.mlp.up_proj");
+        }
+    };
+    set_thread_count(1);
+    const auto done = execute(sample_plan("odlri"), place("asked"), options, silent_monitor(), events);
+    set_thread_count(0);
+    VERIFY_OK(done);
+    QVERIFY(order.size() > 5);
+    QCOMPARE(order[0], sample_plan("odlri").rows[0].layer);
+    QCOMPARE(order[2], std::string("model.layers.4.mlp.up_proj"));
+    QCOMPARE(order[3], std::string("model.layers.3.mlp.down_proj"));
+    QCOMPARE(order[4], sample_plan("odlri").rows[2].layer);
+    QVERIFY(layers_of(place("asked")) == whole_);
 }
 
 void TestRun::cancel_keeps_finished_layers()

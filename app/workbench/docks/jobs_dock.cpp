@@ -6,7 +6,7 @@
 #include "app/workbench/widgets/data_table.h"
 
 #include <QApplication>
-#include <QHBoxLayout>
+#include <QGridLayout>
 #include <QHeaderView>
 #include <QKeyEvent>
 #include <QLabel>
@@ -61,7 +61,8 @@ public:
 JobsDock::JobsDock(JobRunner& runner, QWidget* parent)
     : QDockWidget(QStringLiteral("Jobs"), parent), runner_(runner), model_(new JobModel(runner, this)),
       tree_(new DataTree), log_(new QPlainTextEdit), cancel_(new QPushButton(QStringLiteral("Cancel job"))),
-      clear_(new QPushButton(QStringLiteral("Clear finished")))
+      clear_(new QPushButton(QStringLiteral("Clear finished"))),
+      next_(new QPushButton(QStringLiteral("Run next"))), pause_(new QPushButton(QStringLiteral("Pause")))
 {
     setObjectName(QStringLiteral("jobs_dock"));
     tree_->setObjectName(QStringLiteral("jobs_tree"));
@@ -88,7 +89,9 @@ JobsDock::JobsDock(JobRunner& runner, QWidget* parent)
     connect(tree_->selectionModel(), &QItemSelectionModel::currentChanged, this, &JobsDock::showCurrent);
     connect(&runner_, &JobRunner::jobAdded, this, [this](JobId id) {
         const QModelIndex added = model_->indexOf(id);
-        if (added.isValid()) {
+        // The cursor follows what is new, but stays on what is under way or waits to be gone on with.
+        const JobInfo chosen = runner_.info(current());
+        if (added.isValid() && chosen.state != JobState::Running && !chosen.can_retry) {
             tree_->setCurrentIndex(added);
             tree_->scrollTo(added);
         }
@@ -101,6 +104,10 @@ JobsDock::JobsDock(JobRunner& runner, QWidget* parent)
     });
     connect(&runner_, &JobRunner::jobFinished, this, &JobsDock::refreshSummary);
     connect(&runner_, &JobRunner::cleared, this, &JobsDock::showCurrent);
+    connect(&runner_, &JobRunner::reordered, this, [this] {
+        tree_->setCurrentIndex(model_->indexOf(moved_));
+        showCurrent();
+    });
     showCurrent();
 }
 
@@ -116,15 +123,23 @@ QWidget* JobsDock::buildSide()
     cancel_->setToolTip(QStringLiteral("Stops the selected job; finished layers are kept"));
     connect(cancel_, &QPushButton::clicked, this, [this] { runner_.cancel(current()); });
     connect(clear_, &QPushButton::clicked, &runner_, &JobRunner::clearFinished);
+    next_->setObjectName(QStringLiteral("job_next"));
+    next_->setToolTip(
+        QStringLiteral("The selected job, or the selected layer of a run, before the others that wait "
+                       "(Alt+Up and Alt+Down move a job by one place)"));
+    connect(next_, &QPushButton::clicked, this, &JobsDock::runNext);
+    pause_->setObjectName(QStringLiteral("job_pause"));
+    connect(pause_, &QPushButton::clicked, this, &JobsDock::pauseOrGoOn);
 
     auto* side = new QWidget;
     auto* side_layout = new QVBoxLayout(side);
     side_layout->setContentsMargins(0, 0, 4, 4);
     side_layout->addWidget(log_, 1);
-    auto* buttons = new QHBoxLayout;
-    buttons->addStretch(1);
-    buttons->addWidget(clear_);
-    buttons->addWidget(cancel_);
+    auto* buttons = new QGridLayout;
+    buttons->addWidget(next_, 0, 0);
+    buttons->addWidget(pause_, 0, 1);
+    buttons->addWidget(clear_, 1, 0);
+    buttons->addWidget(cancel_, 1, 1);
     side_layout->addLayout(buttons);
     return side;
 }
@@ -134,8 +149,61 @@ JobId JobsDock::current() const { return model_->jobAt(tree_->currentIndex()); }
 void JobsDock::showCurrent()
 {
     const JobInfo info = runner_.info(current());
-    cancel_->setEnabled(info.id != 0 && (info.state == JobState::Running || info.state == JobState::Queued));
+    const bool ended = info.state != JobState::Running && info.state != JobState::Queued;
+    cancel_->setEnabled(info.id != 0 && !ended);
+    const bool layer = tree_->currentIndex().parent().isValid();
+    const bool waits = layer ? model_->waits(tree_->currentIndex()) : info.state == JobState::Queued;
+    next_->setEnabled(info.can_run_next && waits);
+    pause_->setEnabled(info.can_pause || info.can_retry);
+    pause_->setText(!info.can_retry                  ? QStringLiteral("Pause")
+                    : info.state == JobState::Failed ? QStringLiteral("Retry")
+                                                     : QStringLiteral("Resume"));
+    pause_->setToolTip(info.can_retry
+                           ? QStringLiteral("Computes the layers that are missing; finished ones stay")
+                           : QStringLiteral("Finishes the layers that have begun, then stops; the run can "
+                                            "be resumed, also after a restart"));
     showLog();
+}
+
+void JobsDock::pauseOrGoOn()
+{
+    const JobInfo info = runner_.info(current());
+    if (info.can_retry)
+        runner_.retry(info.id);
+    else
+        runner_.pause(info.id);
+}
+
+void JobsDock::runNext()
+{
+    if (!next_->isEnabled())
+        return;
+    const QModelIndex index = tree_->currentIndex();
+    if (index.parent().isValid()) {
+        runner_.runItemNext(current(), index.siblingAtColumn(JobModel::Title).data().toString());
+        return;
+    }
+    moved_ = current();
+    runner_.runNext(moved_);
+}
+
+bool JobsDock::handleKey(const QKeyEvent& key)
+{
+    if (key.key() == Qt::Key_Escape && cancel_->isEnabled()) {
+        Q_EMIT cancelQuestion(current(), runner_.info(current()).title);
+        return true;
+    }
+    const bool up = key.key() == Qt::Key_Up;
+    if (!key.modifiers().testFlag(Qt::AltModifier) || (!up && key.key() != Qt::Key_Down))
+        return false;
+    if (tree_->currentIndex().parent().isValid()) { // layers only go to the front
+        if (up)
+            runNext();
+        return true;
+    }
+    moved_ = current();
+    runner_.move(moved_, up ? -1 : 1);
+    return true;
 }
 
 void JobsDock::showLog()
@@ -181,10 +249,8 @@ void JobsDock::refreshSummary() { Q_EMIT summaryChanged(summary()); }
 bool JobsDock::eventFilter(QObject* watched, QEvent* event)
 {
     if (watched == tree_ && event->type() == QEvent::KeyPress
-        && static_cast<QKeyEvent*>(event)->key() == Qt::Key_Escape && cancel_->isEnabled()) {
-        Q_EMIT cancelQuestion(current(), runner_.info(current()).title);
+        && handleKey(static_cast<const QKeyEvent&>(*event)))
         return true;
-    }
     return QDockWidget::eventFilter(watched, event);
 }
 

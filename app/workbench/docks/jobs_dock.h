@@ -5,6 +5,7 @@
 
 #include <QDockWidget>
 
+class QKeyEvent;
 class QLabel;
 class QPlainTextEdit;
 class QPushButton;
@@ -13,7 +14,7 @@ namespace rankscope {
 
 class DataTree;
 
-/// Running and finished jobs, their layers, their log; cancel.
+/// Running and finished jobs, their layers, their log; pause, go on, retry, reorder (Alt+↑, Alt+↓), cancel.
 class JobsDock : public QDockWidget {
     Q_OBJECT
 
@@ -36,6 +37,11 @@ private:
     JobId current() const;
     QWidget* buildSide();
     void showCurrent();
+    /// Pauses the current job, or goes on with one that has ended.
+    void pauseOrGoOn();
+    /// The current job, or the waiting layer that is current, before the others.
+    void runNext();
+    bool handleKey(const QKeyEvent& key);
     void showLog();
     void refreshSummary();
 
@@ -45,6 +51,10 @@ private:
     QPlainTextEdit* log_;
     QPushButton* cancel_;
     QPushButton* clear_;
+    QPushButton* next_;
+    QPushButton* pause_; ///< also "Resume" and "Retry"
+
+    JobId moved_ = 0; ///< which one keeps the cursor when the queue changes
     QString log_text_;
 };
 

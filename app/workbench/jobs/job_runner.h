@@ -21,14 +21,18 @@ using JobId = quint64;
 
 enum class JobState { Queued, Running, Done, Failed, Cancelled };
 
-/// Work: one at a time, in the order started (calibrate, run, evaluate, export). View: answers to a click;
-/// these do not wait for the work.
+/// Work: one at a time, in the order of the queue (calibrate, run, evaluate, export). View: answers to a
+/// click; these do not wait for the work.
 enum class JobLane { Work, View };
 
 struct JobSpec {
     QString title;
     JobLane lane = JobLane::Work;
     bool shown = true; ///< listed in the job panel
+    /// What else can be asked of it; empty: nothing of the kind. For the GUI thread.
+    std::function<void()> pause{};                       ///< ends as soon as what it has begun is finished
+    std::function<void(const QString& item)> run_next{}; ///< this waiting item before the others
+    std::function<void()> retry{};                       ///< of an ended job: goes on with what is missing
 };
 
 /// What the job panel shows of a job at one moment.
@@ -42,6 +46,10 @@ struct JobInfo {
     double elapsed_seconds = 0.0;
     double left_seconds = -1.0; ///< negative: not known yet
     QString message;            ///< why it failed
+    bool paused = false;        ///< asked to pause
+    bool can_pause = false;
+    bool can_run_next = false; ///< the whole job, or a waiting item of it
+    bool can_retry = false;
 };
 
 /// Seconds that are left after `elapsed` seconds for a share `fraction` of the work; negative while it is too
@@ -83,6 +91,14 @@ public:
     void shutDown();
     void cancel(JobId id);
     void cancelAll();
+    /// What the job's spec offers; nothing where it does not.
+    void pause(JobId id);
+    void runItemNext(JobId id, const QString& item);
+    void retry(JobId id);
+    /// A job that waits in the queue goes `by` places towards its end (negative: its front), as far as there
+    /// are any.
+    void move(JobId id, int by);
+    void runNext(JobId id);
     /// No job is queued or running (or none of this lane).
     bool idle() const;
     bool idle(JobLane lane) const;
@@ -97,6 +113,7 @@ Q_SIGNALS:
     void jobChanged(rankscope::JobId id);
     void jobFinished(rankscope::JobId id);
     void cleared();
+    void reordered();
     void becameIdle();
 
 private:
@@ -109,6 +126,8 @@ private:
 
     JobId enqueue(const JobSpec& spec, QObject* context, Body body);
     static std::optional<Error> guarded(const std::function<void()>& work, const JobMonitor& monitor);
+    void dispatch(const std::shared_ptr<Job>& job, QThreadPool& pool);
+    void startNextWork();
     void finish(const std::shared_ptr<Job>& job, const Completion& completion);
     void sample();
     std::shared_ptr<Job> find(JobId id) const;
@@ -117,6 +136,8 @@ private:
     QHash<JobId, std::shared_ptr<Job>> jobs_;
     JobId next_id_ = 1;
     QTimer sampler_;
+    std::vector<std::shared_ptr<Job>> waiting_; ///< of the work lane, the next one first
+    bool working_ = false;
     QThreadPool work_pool_;
     QThreadPool view_pool_;
 };

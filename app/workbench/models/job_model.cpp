@@ -52,6 +52,7 @@ JobModel::JobModel(JobRunner& runner, QObject* parent) : QAbstractItemModel(pare
     connect(&runner_, &JobRunner::jobAdded, this, &JobModel::add);
     connect(&runner_, &JobRunner::jobChanged, this, &JobModel::refresh);
     connect(&runner_, &JobRunner::cleared, this, &JobModel::reset);
+    connect(&runner_, &JobRunner::reordered, this, &JobModel::reset);
     reset();
 }
 
@@ -125,6 +126,14 @@ QModelIndex JobModel::indexOf(JobId job) const
     return row < 0 ? QModelIndex() : index(row, 0);
 }
 
+bool JobModel::waits(const QModelIndex& item) const
+{
+    if (!item.isValid() || item.internalId() == k_top)
+        return false;
+    const JobInfo& job = jobs_[static_cast<qsizetype>(item.internalId()) - 1];
+    return job.progress.items[item.row()].state == JobItem::State::Waiting;
+}
+
 QModelIndex JobModel::index(int row, int column, const QModelIndex& parent) const
 {
     if (!hasIndex(row, column, parent))
@@ -164,7 +173,10 @@ QString JobModel::jobText(const JobInfo& job, int column) const
     case Title:
         return job.title;
     case State:
-        return stateText(job.state);
+        if (job.paused && job.state == JobState::Running)
+            return QStringLiteral("pausing");
+        return job.paused && job.state == JobState::Cancelled ? QStringLiteral("paused")
+                                                              : stateText(job.state);
     case Progress:
         if (job.state == JobState::Done)
             return QStringLiteral("100 %");

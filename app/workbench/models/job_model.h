@@ -20,6 +20,7 @@ public:
 
     JobId jobAt(const QModelIndex& index) const; ///< of the job or of the job that holds the item; 0: none
     QModelIndex indexOf(JobId job) const;
+    bool waits(const QModelIndex& item) const; ///< an item that has not begun
 
     QModelIndex index(int row, int column, const QModelIndex& parent = {}) const override;
     QModelIndex parent(const QModelIndex& child) const override;

@@ -397,6 +397,8 @@ Status BlockExecution::run()
     }
     for (int number = 0; number <= last_block_; ++number) {
         monitor_.throw_if_cancelled();
+        if (options_.control && options_.control->paused())
+            throw Cancelled();
         auto work = load(number);
         if (!work)
             return work.error();

@@ -6,6 +6,7 @@
 
 #include <malloc.h>
 
+#include <algorithm>
 #include <list>
 #include <mutex>
 #include <numeric>
@@ -26,8 +27,9 @@ void return_free_memory()
 class Scheduler {
 public:
     Scheduler(const std::vector<std::uint64_t>& costs, std::uint64_t budget,
-              const std::function<void(std::size_t)>& job, const std::function<bool()>& stop)
-        : costs_(costs), budget_(budget), job_(job), stop_(stop), waiting_(costs.size())
+              const std::function<void(std::size_t)>& job, const std::function<bool()>& stop,
+              const std::function<std::vector<std::size_t>()>& urgent)
+        : costs_(costs), budget_(budget), job_(job), stop_(stop), urgent_(urgent), waiting_(costs.size())
     {
         std::iota(waiting_.begin(), waiting_.end(), std::size_t{0});
     }
@@ -46,7 +48,11 @@ private:
 
     std::optional<std::size_t> take()
     {
+        const std::vector<std::size_t> urgent = urgent_();
         const std::lock_guard lock(mutex_);
+        for (auto wanted = urgent.rbegin(); wanted != urgent.rend(); ++wanted)
+            if (const auto it = std::find(waiting_.begin(), waiting_.end(), *wanted); it != waiting_.end())
+                waiting_.splice(waiting_.begin(), waiting_, it);
         for (auto it = waiting_.begin(); it != waiting_.end(); ++it) {
             if (!fits(*it))
                 continue;
@@ -102,6 +108,7 @@ private:
     const std::uint64_t budget_;
     const std::function<void(std::size_t)>& job_;
     const std::function<bool()>& stop_;
+    const std::function<std::vector<std::size_t>()>& urgent_;
     std::mutex mutex_;
     std::list<std::size_t> waiting_;
     std::uint64_t used_ = 0;
@@ -138,9 +145,10 @@ std::uint64_t estimated_job_bytes(const LayerPlan& row, const LinearLayer& layer
 }
 
 void run_within_budget(const std::vector<std::uint64_t>& costs, std::uint64_t budget,
-                       const std::function<void(std::size_t)>& job, const std::function<bool()>& stop)
+                       const std::function<void(std::size_t)>& job, const std::function<bool()>& stop,
+                       const std::function<std::vector<std::size_t>()>& urgent)
 {
-    Scheduler(costs, budget, job, stop).run();
+    Scheduler(costs, budget, job, stop, urgent).run();
 }
 
 } // namespace rankscope

@@ -15,8 +15,10 @@ std::uint64_t estimated_job_bytes(const LayerPlan& row, const LinearLayer& layer
 
 /// Runs jobs 0 … costs.size() − 1 on core's pool, in that order, as many at a time as there are threads and
 /// as fit `budget` (0: no limit). A thread that finds no job that fits goes back to the pool and helps the
-/// running ones. `stop` is asked before each job. Jobs must not throw.
+/// running ones. `stop` is asked before each job, and `urgent` for those that go before the others, first one
+/// first. Jobs must not throw.
 void run_within_budget(const std::vector<std::uint64_t>& costs, std::uint64_t budget,
-                       const std::function<void(std::size_t)>& job, const std::function<bool()>& stop);
+                       const std::function<void(std::size_t)>& job, const std::function<bool()>& stop,
+                       const std::function<std::vector<std::size_t>()>& urgent);
 
 } // namespace rankscope

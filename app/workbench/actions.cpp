@@ -41,12 +41,16 @@ Actions::Actions(QUndoStack& stack, QObject* parent)
 
 void Actions::makeFileActions()
 {
-    open_file = add("&Open file…", {Key(Qt::CTRL | Qt::Key_O)}, "open", "Open a .safetensors or .gguf file");
+    open_file = add("&Open file…", {Key(Qt::CTRL | Qt::Key_O)}, "open", "Open a .safetensors, .gguf or .rankscope.json file");
     open_folder =
         add("Open &folder…", {Key(Qt::CTRL | Qt::SHIFT | Qt::Key_O)}, "folder", "Open a Hugging Face folder");
     open_sample = add("Open &sample model", {}, "sample", "Open the small model that comes with the program");
     recent = add("Go to &recent list", {Key(Qt::CTRL | Qt::Key_R)}, "",
                  "Show the start page with recent checkpoints");
+    save_project = add("&Save project", {Key(Qt::CTRL | Qt::Key_S)}, "",
+                       "Write checkpoint, calibration and plan into the project's file");
+    save_project_as = add("Save project &as…", {Key(Qt::CTRL | Qt::SHIFT | Qt::Key_S)}, "",
+                          "Write a project file of another name");
     close_checkpoint = add("&Close checkpoint", {Key(Qt::CTRL | Qt::Key_W)}, "", "Back to the start page");
     export_run = add("&Export model…", {Key(Qt::CTRL | Qt::Key_E)}, "export",
                      "Write the compressed model for other programs");
@@ -167,6 +171,8 @@ void Actions::fill(QMenuBar& bar, const QList<QAction*>& panels)
     recent_menu = file->addMenu(QStringLiteral("Open r&ecent"));
     file->addActions({recent, close_checkpoint});
     file->addSeparator();
+    file->addActions({save_project, save_project_as});
+    file->addSeparator();
     file->addActions({export_run, export_plot});
     file->addSeparator();
     file->addAction(quit);
@@ -216,7 +222,7 @@ void Actions::update(const State& state)
 {
     for (QAction* action : show_views)
         action->setEnabled(state.model);
-    for (QAction* action : {close_checkpoint, export_plot, filter, show_results, copy_command, next_layer,
+    for (QAction* action : {save_project, save_project_as, close_checkpoint, export_plot, filter, show_results, copy_command, next_layer,
                             previous_layer, fill_down, measure, use_outliers, rank_up, rank_down,
                             rank_up_much, rank_down_much, evaluation_text})
         action->setEnabled(state.model);

@@ -35,7 +35,7 @@ public:
     };
     void update(const State& state);
 
-    QAction *open_file, *open_folder, *open_sample, *recent, *close_checkpoint, *export_run, *export_plot,
+    QAction *open_file, *open_folder, *open_sample, *recent, *save_project, *save_project_as, *close_checkpoint, *export_run, *export_plot,
         *quit;
     QList<QAction*> show_views; ///< one for each registered view, whose id is its data
     QAction *filter, *show_results, *copy_command, *back, *forward, *reset_layout, *next_dock, *previous_dock;

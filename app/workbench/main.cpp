@@ -102,6 +102,7 @@ int showWindow(QApplication& application, const LaunchOptions& options)
 {
     WindowOptions window_options = options.window;
     window_options.remember_layout = options.screenshot.isEmpty();
+    window_options.restore_plan = options.screenshot.isEmpty() && !options.run;
     MainWindow window(window_options);
     Workflow& workflow = window.workflow();
     QObject::connect(&workflow, &Workflow::opened, &window, [&] {

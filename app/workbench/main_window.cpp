@@ -17,6 +17,7 @@
 #include "app/workbench/plots/matrices_plot.h"
 #include "app/workbench/plots/overview_plot.h"
 #include "app/workbench/plots/spectrum_plot.h"
+#include "app/workbench/project_keeper.h"
 #include "app/workbench/settings.h"
 #include "app/workbench/start_page.h"
 #include "app/workbench/text.h"
@@ -58,6 +59,9 @@ MainWindow::MainWindow(const WindowOptions& options, QWidget* parent)
     pictures_ = new Pictures(session_, runner_, device_, this);
     workflow_ = new Workflow(session_, runner_, device_,
                              options.work_root.isEmpty() ? defaultWorkRoot() : options.work_root, this);
+    workflow_->setRestorePlan(options.restore_plan);
+    keeper_ = new ProjectKeeper(session_, runner_, device_, this);
+    keeper_->setAutosave(options.restore_plan);
     actions_ = new Actions(session_.undoStack(), this);
     buildCentre();
     buildDocks();
@@ -67,6 +71,7 @@ MainWindow::MainWindow(const WindowOptions& options, QWidget* parent)
     buildToolBar();
     buildStatusBar();
     connectFileActions();
+    connectProject();
     connectViewActions();
     connectPlanActions();
     connectWorkflow();
@@ -99,6 +104,7 @@ MainWindow::~MainWindow()
     for (QDockWidget* dock : findChildren<QDockWidget*>(QString(), Qt::FindDirectChildrenOnly))
         delete dock;
     delete takeCentralWidget();
+    delete keeper_;
     delete workflow_;
     delete pictures_;
     delete actions_;
@@ -266,8 +272,9 @@ void MainWindow::updateActions()
 
 void MainWindow::updateTitle()
 {
-    setWindowTitle(session_.model() ? QStringLiteral("%1 – Rankscope").arg(session_.title())
+    setWindowTitle(session_.model() ? QStringLiteral("%1[*] – Rankscope").arg(session_.title())
                                     : QStringLiteral("Rankscope"));
+    setWindowModified(keeper_->modified());
 }
 
 void MainWindow::say(const QString& text) { message_label_->setFullText(text); }
@@ -304,6 +311,7 @@ void MainWindow::closeEvent(QCloseEvent* event)
         settings::setGeometry(saveGeometry());
         settings::setLayout(workspaces_->state());
     }
+    keeper_->flush();
     if (export_)
         export_->close();
     runner_.cancelAll();

@@ -36,6 +36,7 @@ class MatricesPlot;
 class MessageBanner;
 class PlanDock;
 class PlotView;
+class ProjectKeeper;
 class ResultsDock;
 class SpectrumPlot;
 class StartPage;
@@ -48,6 +49,7 @@ struct WindowOptions {
     QString backend = QStringLiteral("auto"); ///< as --backend
     QString work_root;                        ///< as --workdir
     bool remember_layout = true;
+    bool restore_plan = true; ///< plans come back as they were left
 };
 
 /// The workbench: start page, then views in the middle and docks around them.
@@ -71,6 +73,7 @@ public:
     ChannelPlot& channelPlot() { return *channels_; }
     SpectrumPlot& spectrumPlot() { return *spectrum_; }
     ViewTabs& viewTabs() { return *views_; }
+    ProjectKeeper& projectKeeper() { return *keeper_; }
     Workspaces& workspaces() { return *workspaces_; }
     ExportDialog* exportDialog() const;
 
@@ -102,6 +105,7 @@ private:
     void connectFileActions();
     void connectViewActions();
     void connectWorkspaces();
+    void connectProject();
     void connectPlanActions();
     void connectWorkflow();
     void connectPlots();
@@ -109,6 +113,8 @@ private:
     void setWorkspaceVisible(bool visible);
     void updateActions();
     void updateTitle();
+    void saveProject();
+    void saveProjectAs();
     void chooseFile();
     void chooseFolder();
     void chooseText(const QString& title, const std::function<void(const QString&)>& chosen);
@@ -142,6 +148,7 @@ private:
     Workflow* workflow_ = nullptr;
     Actions* actions_ = nullptr;
     Workspaces* workspaces_ = nullptr;
+    ProjectKeeper* keeper_ = nullptr;
     CommandPalette* palette_ = nullptr; ///< made when it is first asked for
 
     MessageBanner* banner_ = nullptr;

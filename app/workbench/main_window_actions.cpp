@@ -17,6 +17,7 @@
 #include "app/workbench/plots/matrices_plot.h"
 #include "app/workbench/plots/overview_plot.h"
 #include "app/workbench/plots/spectrum_plot.h"
+#include "app/workbench/project_keeper.h"
 #include "app/workbench/settings.h"
 #include "app/workbench/start_page.h"
 #include "app/workbench/text.h"
@@ -66,6 +67,50 @@ void MainWindow::connectFileActions()
     connect(start_, &StartPage::openFolderRequested, this, &MainWindow::chooseFolder);
     connect(start_, &StartPage::sampleRequested, this, &MainWindow::openSample);
     connect(start_, &StartPage::recentChosen, this, &MainWindow::openPath);
+}
+
+void MainWindow::connectProject()
+{
+    connect(actions_->save_project, &QAction::triggered, this, &MainWindow::saveProject);
+    connect(actions_->save_project_as, &QAction::triggered, this, &MainWindow::saveProjectAs);
+    connect(keeper_, &ProjectKeeper::modifiedChanged, this, &MainWindow::updateTitle);
+    connect(keeper_, &ProjectKeeper::failed, this, &MainWindow::showError);
+    connect(keeper_, &ProjectKeeper::saved, this, [this](const QString& file) {
+        settings::addRecentFile(file);
+        fillRecentMenu();
+        say(QStringLiteral("Saved %1").arg(file));
+    });
+    connect(workflow_, &Workflow::runStarted, keeper_, &ProjectKeeper::runStarted);
+    connect(workflow_, &Workflow::runFinished, keeper_, &ProjectKeeper::runEnded);
+    connect(workflow_, &Workflow::planRestored, this, [this](bool of_project) {
+        banner_->show(MessageBanner::Kind::Information,
+                      of_project ? QStringLiteral("Edits that were not saved in the project are here again.")
+                                 : QStringLiteral("The plan is as you left it."),
+                      {{of_project ? QStringLiteral("Take the saved plan") : QStringLiteral("Begin with the preset"),
+                        [this] { session_.undoStack().setIndex(0); }}});
+    });
+}
+
+void MainWindow::saveProject()
+{
+    if (session_.projectFile().isEmpty())
+        saveProjectAs();
+    else
+        keeper_->save(session_.projectFile(), true);
+}
+
+void MainWindow::saveProjectAs()
+{
+    auto* dialog = new QFileDialog(this, QStringLiteral("Save project"), QString(),
+                                   QStringLiteral("Projects (*.rankscope.json)"));
+    dialog->setObjectName(QStringLiteral("save_project"));
+    dialog->setAttribute(Qt::WA_DeleteOnClose);
+    dialog->setAcceptMode(QFileDialog::AcceptSave);
+    dialog->setFileMode(QFileDialog::AnyFile);
+    dialog->setDefaultSuffix(QStringLiteral("rankscope.json"));
+    connect(dialog, &QFileDialog::fileSelected, this,
+            [this](const QString& file) { keeper_->save(file, true); }); // the dialog has asked
+    dialog->open();
 }
 
 void MainWindow::connectViewActions()
@@ -235,8 +280,9 @@ void MainWindow::connectWorkflow()
     connect(workflow_, &Workflow::openingChanged, start_, &StartPage::setBusy);
     connect(workflow_, &Workflow::opened, this, [this] {
         banner_->dismiss();
-        if (!session_.isSample())
-            settings::addRecentFile(pathText(session_.model()->path()));
+        if (!session_.isSample() || !session_.projectFile().isEmpty())
+            settings::addRecentFile(session_.projectFile().isEmpty() ? pathText(session_.model()->path())
+                                                                     : session_.projectFile());
         fillRecentMenu();
         // The whole model first, where something is known of what flows through it.
         const bool mapped = session_.calibration() || session_.isSample();
@@ -370,7 +416,8 @@ void MainWindow::openPath(const QString& path)
 {
     banner_->dismiss();
     // The index and the configuration stand for their folder.
-    const bool stands_for_folder = path.endsWith(QLatin1String(".json"));
+    const bool stands_for_folder =
+        path.endsWith(QLatin1String(".json")) && !path.endsWith(QLatin1String(".rankscope.json"));
     workflow_->openPath(stands_for_folder ? path.section(QLatin1Char('/'), 0, -2) : path);
 }
 
@@ -384,7 +431,8 @@ void MainWindow::chooseFile()
 {
     auto* dialog = new QFileDialog(
         this, QStringLiteral("Open checkpoint"), QString(),
-        QStringLiteral("Checkpoints (*.safetensors *.gguf *.index.json config.json);;All files (*)"));
+        QStringLiteral("Checkpoints and projects (*.safetensors *.gguf *.index.json config.json "
+                       "*.rankscope.json);;All files (*)"));
     dialog->setAttribute(Qt::WA_DeleteOnClose);
     dialog->setFileMode(QFileDialog::ExistingFile);
     connect(dialog, &QFileDialog::fileSelected, this, [this](const QString& file) { openPath(file); });

@@ -63,6 +63,7 @@ void Session::open(OpenedModel opened)
     position_ = -1;
     selection_ = {};
     Q_EMIT modelChanged();
+    Q_EMIT projectChanged();
     Q_EMIT calibrationChanged();
     Q_EMIT planChanged();
     Q_EMIT runChanged();
@@ -72,10 +73,19 @@ void Session::open(OpenedModel opened)
 
 void Session::close() { open({}); }
 
+void Session::setProject(const QString& file, std::shared_ptr<const Project> project)
+{
+    opened_.project_file = file;
+    opened_.project = std::move(project);
+    Q_EMIT projectChanged();
+}
+
 QString Session::title() const
 {
     if (!opened_.model)
         return {};
+    if (!opened_.project_file.isEmpty())
+        return QFileInfo(opened_.project_file).fileName().section(QStringLiteral(".rankscope.json"), 0, 0);
     if (opened_.sample)
         return QStringLiteral("Sample model (stories260k)");
     const QString path = pathText(opened_.model->path());

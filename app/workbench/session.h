@@ -5,6 +5,7 @@
 #include "core/evaluate/perplexity.h"
 #include "core/plan/layer_plan.h"
 #include "core/plan/layer_spectrum.h"
+#include "core/run/project.h"
 #include "core/run/run.h"
 
 #include <QHash>
@@ -44,6 +45,10 @@ struct OpenedModel {
     std::shared_ptr<const CalibrationStore> calibration; ///< of an earlier session, may be null
     InputFiguresByGroup figures;
     std::shared_ptr<const Run> run; ///< the newest run of this checkpoint, may be null
+    std::optional<Plan> plan;       ///< of the project, else none
+    std::optional<Plan> autosaved;  ///< as it was left when the program ended, however it ended
+    QString project_file;           ///< NAME.rankscope.json; empty: none
+    std::shared_ptr<const Project> project; ///< as it is in that file
 };
 
 struct Evaluation {
@@ -66,7 +71,10 @@ public:
     const std::shared_ptr<const Model>& model() const { return opened_.model; }
     bool isSample() const { return opened_.sample; }
     const QString& workFolder() const { return opened_.work_folder; }
-    QString title() const; ///< folder name, "Sample model", or empty
+    QString title() const; ///< project, folder name, "Sample model", or empty
+    const QString& projectFile() const { return opened_.project_file; }
+    const std::shared_ptr<const Project>& project() const { return opened_.project; }
+    void setProject(const QString& file, std::shared_ptr<const Project> project);
 
     // Calibration
     // --------------------------------------------------------------------------------------------------
@@ -118,6 +126,7 @@ public:
 
 Q_SIGNALS:
     void modelChanged();
+    void projectChanged();
     void calibrationChanged();
     void planChanged();
     void spectraChanged(const QString& layer);

@@ -98,14 +98,13 @@ void Workflow::finishOpening(const OpenedModel& opened_model, const QString& pat
 {
     session_.open(opened_model);
     const auto& run = session_.run();
-    if (run && !run->plan().rows.empty() && !path.isEmpty() && Run::is_run(toPath(path)))
-        session_.resetPlan(run->plan());
-    else
-        applyPreset(defaultPresetId(*session_.model()), false);
+    beginPlan(opened_model, path);
     if (!session_.model()->linears().empty())
         session_.selectLayer(toQString(session_.model()->linears().front().name));
     Q_EMIT opened();
     Q_EMIT message(QStringLiteral("Opened %1").arg(session_.title()));
+    if (session_.undoStack().count() > 0)
+        Q_EMIT planRestored(opened_model.plan.has_value());
     if (run && !run->complete()) {
         const auto& rows = run->plan().rows;
         const auto all =
@@ -121,6 +120,22 @@ void Workflow::finishOpening(const OpenedModel& opened_model, const QString& pat
                 QStringLiteral("No calibration yet: outlier channels and methods such as ODLRI need "
                                "to see what flows into each layer."));
     }
+}
+
+/// The plan of the project, of the run that was opened, or the preset; then, as a step that can be undone,
+/// what the last session made of it.
+void Workflow::beginPlan(const OpenedModel& opened, const QString& path)
+{
+    const auto& run = session_.run();
+    const bool of_run = run && !run->plan().rows.empty() && !path.isEmpty() && Run::is_run(toPath(path));
+    if (opened.plan)
+        session_.resetPlan(*opened.plan);
+    else if (of_run)
+        session_.resetPlan(run->plan());
+    else
+        applyPreset(defaultPresetId(*session_.model()), false);
+    if (restore_plan_ && !of_run && opened.autosaved && opened.autosaved->check(*session_.model()))
+        session_.editPlan(QStringLiteral("edits of the last session"), *opened.autosaved);
 }
 
 void Workflow::askForCalibration(const QString& why)
@@ -298,7 +313,9 @@ void Workflow::startRun(Plan plan, const QString& folder, bool resume)
 
 void Workflow::removeFolder(const QString& folder)
 {
-    if (!folder.startsWith(work_root_)) // a run opened from elsewhere is not ours to delete
+    if (!folder.startsWith(work_root_)
+        && !folder.startsWith(session_.workFolder()
+                              + QLatin1Char('/'))) // a run opened from elsewhere is not ours to delete
         return;
     runner_.start<bool>(
         {QStringLiteral("Remove the discarded run"), JobLane::View, false}, this,

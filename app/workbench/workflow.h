@@ -53,6 +53,8 @@ public:
 
     void openPath(const QString& path);
     void openSample();
+    /// Whether a plan comes back as it was left; else every checkpoint begins with the preset.
+    void setRestorePlan(bool on) { restore_plan_ = on; }
     bool opening() const { return opening_; }
 
     /// An empty name: the built-in text.
@@ -83,6 +85,7 @@ Q_SIGNALS:
     void calibrationNeeded(const QString& why);
     void weightsOnly(const QString& why); ///< no text flows through this model: nothing to calibrate with
     void pausedRunFound(int done, int all);
+    void planRestored(bool of_project); ///< edits of an earlier session: one step to undo
     void runStarted();
     void runFinished();
     void evaluated();
@@ -97,6 +100,7 @@ private:
     void startRun(Plan plan, const QString& folder, bool resume);
     void removeFolder(const QString& folder);
     void finishOpening(const OpenedModel& opened, const QString& path);
+    void beginPlan(const OpenedModel& opened, const QString& path);
 
     Session& session_;
     JobRunner& runner_;
@@ -110,6 +114,7 @@ private:
     JobId calibration_job_ = 0;
     bool running_ = false;
     bool discard_ = false;
+    bool restore_plan_ = true;
     std::optional<QStringList> run_after_calibration_;
 };
 

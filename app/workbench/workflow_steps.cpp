@@ -2,6 +2,7 @@
 #include "app/workbench/workflow_steps.h"
 
 #include "app/workbench/folders.h"
+#include "app/workbench/project_steps.h"
 #include "app/workbench/text.h"
 #include "core/export/exporter.h"
 
@@ -31,8 +32,9 @@ InputFiguresByGroup readFigures(const CalibrationStore& store, Monitor& monitor)
 std::shared_ptr<const CalibrationStore> earlierCalibration(const QString& work_folder, const Model& model)
 {
     const QDir folder(work_folder);
-    for (const QFileInfo& entry : folder.entryInfoList({QStringLiteral("calibration-*")},
-                                                       QDir::Dirs | QDir::NoDotAndDotDot, QDir::Time)) {
+    for (const QFileInfo& entry :
+         folder.entryInfoList({QStringLiteral("calibration"), QStringLiteral("calibration-*")},
+                              QDir::Dirs | QDir::NoDotAndDotDot, QDir::Time)) {
         const auto store = CalibrationStore::open(toPath(entry.absoluteFilePath()));
         if (store && (*store)->check(model))
             return *store;
@@ -62,9 +64,27 @@ Status makeFolder(const QString& folder)
 
 } // namespace
 
+Result<OpenedModel> openedModel(std::shared_ptr<const Model> model, const QString& work_folder,
+                                std::shared_ptr<const Run> run, JobMonitor& monitor)
+{
+    monitor.throw_if_cancelled();
+    OpenedModel opened;
+    opened.model = std::move(model);
+    opened.work_folder = work_folder;
+    const auto sample = sampleFolder();
+    opened.sample = sample && QFileInfo(pathText(opened.model->path())).canonicalFilePath() == *sample;
+    opened.calibration = earlierCalibration(work_folder, *opened.model);
+    if (opened.calibration)
+        opened.figures = readFigures(*opened.calibration, monitor);
+    opened.run = run ? std::move(run) : earlierRun(work_folder);
+    opened.autosaved = autosaved(work_folder, *opened.model);
+    return opened;
+}
+
 Result<OpenedModel> open(const QString& path, const QString& work_root, JobMonitor& monitor)
 {
-    OpenedModel opened;
+    if (isProject(path))
+        return openProject(path, monitor);
     QString place = path;
     if (place.isEmpty()) {
         const auto sample = sampleFolder();
@@ -72,9 +92,6 @@ Result<OpenedModel> open(const QString& path, const QString& work_root, JobMonit
             return sample.error();
         place = *sample;
     }
-    opened.sample = path.isEmpty();
-    if (const auto sample = sampleFolder(); sample && QFileInfo(place).canonicalFilePath() == *sample)
-        opened.sample = true;
     std::shared_ptr<const Run> run;
     if (Run::is_run(toPath(place))) {
         auto found = Run::open(toPath(place));
@@ -85,14 +102,8 @@ Result<OpenedModel> open(const QString& path, const QString& work_root, JobMonit
     auto model = run ? run->model() : Model::open(toPath(place));
     if (!model)
         return model.error();
-    opened.model = *model;
-    monitor.throw_if_cancelled();
-    opened.work_folder = workFolder(work_root, toQString(opened.model->checkpoint().header_hash()));
-    opened.calibration = earlierCalibration(opened.work_folder, *opened.model);
-    if (opened.calibration)
-        opened.figures = readFigures(*opened.calibration, monitor);
-    opened.run = run ? run : earlierRun(opened.work_folder);
-    return opened;
+    const QString folder = workFolder(work_root, toQString((*model)->checkpoint().header_hash()));
+    return openedModel(*model, folder, run, monitor);
 }
 
 Result<Calibrated> calibrate(const std::shared_ptr<const Model>& model, const QString& text_file,
@@ -120,6 +131,7 @@ Result<Calibrated> calibrate(const std::shared_ptr<const Model>& model, const QS
         CalibrationOptions options;
         options.replace = true; // what lies there could not be used
         options.resume = true;  // unless it is an interrupted pass of the same kind
+        rememberText(work_folder, *hash, *text);
         if (const Status done =
                 rankscope::calibrate(model, toPath(*text), toPath(folder), options, backend, monitor);
             !done)

@@ -15,6 +15,10 @@ namespace rankscope::steps {
 /// for it. An empty path opens the sample.
 Result<OpenedModel> open(const QString& path, const QString& work_root, JobMonitor& monitor);
 
+/// What an earlier session left for a checkpoint in `work_folder`. `run` null: the newest one there.
+Result<OpenedModel> openedModel(std::shared_ptr<const Model> model, const QString& work_folder,
+                                std::shared_ptr<const Run> run, JobMonitor& monitor);
+
 struct Calibrated {
     std::shared_ptr<const CalibrationStore> store;
     InputFiguresByGroup figures;

@@ -145,6 +145,7 @@ void TestWalk::openWindow()
     options.backend = QStringLiteral("cpu");
     options.work_root = settings_.path(QStringLiteral("work"));
     options.remember_layout = false;
+    options.restore_plan = false;
     window_ = std::make_unique<MainWindow>(options);
     window_->resize(1280, 800);
     window_->show();

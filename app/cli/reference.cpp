@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-// The command line described by itself: the page docs/cli.md, the manual page and the completion of bash.
+// The command line described by itself: the page docs/cli.md, the manual page, completions of three shells.
 #include "app/cli/options.h"
 #include "app/cli/session.h"
 
@@ -193,6 +193,113 @@ complete -o filenames -F _rankscope_cli rankscope-cli
                        names, cases, long_names(command_text(app).options));
 }
 
+/// Within single quotes of a shell that ends them to hold one, and on one line.
+std::string quoted(const std::string& text)
+{
+    return "'" + replaced(replaced(text, "\n", " "), "'", "'\\''") + "'";
+}
+
+/// The long names with what they mean and whether a value follows.
+struct LongOption {
+    std::string name; ///< without dashes
+    std::string help;
+    bool takes_value = false;
+};
+
+std::vector<LongOption> long_options(const std::vector<OptionText>& options)
+{
+    std::vector<LongOption> result;
+    for (const OptionText& option : options) {
+        const std::size_t from = option.spelling.find("--");
+        if (option.positional || from == std::string::npos)
+            continue;
+        const std::size_t end = option.spelling.find(' ', from);
+        const std::size_t length = end == std::string::npos ? end : end - from - 2;
+        result.push_back({option.spelling.substr(from + 2, length), option.help, end != std::string::npos});
+    }
+    return result;
+}
+
+std::string zsh_list(const std::vector<OptionText>& options)
+{
+    std::string list;
+    for (const LongOption& option : long_options(options))
+        list += " " + quoted("--" + option.name + ":" + option.help);
+    return list;
+}
+
+std::string zsh_completion(const CLI::App& app)
+{
+    std::string names;
+    std::string cases;
+    for (const CommandText& command : subcommands(app)) {
+        names += "    " + quoted(command.name + ":" + command.help) + "\n";
+        cases += fmt::format("    {}) options=({} ) ;;\n", command.name, zsh_list(command.options));
+    }
+    return fmt::format(R"(#compdef rankscope-cli
+# zsh completion for rankscope-cli
+_rankscope_cli() {{
+  local -a commands options
+  local command= word
+  commands=(
+{}  )
+  for word in ${{words[2,CURRENT-1]}}; do
+    if (( ${{commands[(I)$word:*]}} )); then command=$word; break; fi
+  done
+  case $command in
+{}  esac
+  options+=({} )
+  if [[ $PREFIX == -* ]]; then
+    _describe -o option options
+  elif [[ -z $command ]]; then
+    _describe command commands
+  else
+    _files
+  fi
+}}
+_rankscope_cli "$@"
+)",
+                       names, cases, zsh_list(command_text(app).options));
+}
+
+/// fish escapes a quote within quotes by a backslash.
+std::string fish_quoted(const std::string& text)
+{
+    return "'" + replaced(replaced(replaced(text, "\n", " "), "\\", "\\\\"), "'", "\\'") + "'";
+}
+
+std::string fish_options(const std::vector<OptionText>& options, const std::string& condition)
+{
+    std::string lines;
+    for (const LongOption& option : long_options(options))
+        lines += fmt::format("complete -c rankscope-cli{} -l {}{} -d {}\n", condition, option.name,
+                             option.takes_value ? " -r" : "", fish_quoted(option.help));
+    return lines;
+}
+
+std::string fish_completion(const CLI::App& app)
+{
+    std::string text = "# fish completion for rankscope-cli\n" + fish_options(command_text(app).options, "");
+    for (const CommandText& command : subcommands(app)) {
+        text += fmt::format("complete -c rankscope-cli -n __fish_use_subcommand -f -a {} -d {}\n", command.name,
+                            fish_quoted(command.help));
+        text += fish_options(command.options,
+                             fmt::format(" -n '__fish_seen_subcommand_from {}'", command.name));
+    }
+    return text;
+}
+
+std::string reference_text(const CLI::App& app, const std::string& format)
+{
+    if (format == "man")
+        return manual_page(app);
+    if (format == "bash")
+        return bash_completion(app);
+    if (format == "zsh")
+        return zsh_completion(app);
+    return format == "fish" ? fish_completion(app) : markdown(app);
+}
+
 } // namespace
 
 void add_reference(Program& program)
@@ -201,16 +308,14 @@ void add_reference(Program& program)
     auto* command = program.add("reference", "This description of the command line",
                                 [&program, format](Session&) -> Result<Output> {
                                     Output output;
-                                    output.text = *format == "man"    ? manual_page(program.app)
-                                                  : *format == "bash" ? bash_completion(program.app)
-                                                                      : markdown(program.app);
+                                    output.text = reference_text(program.app, *format);
                                     output.document.set("format", *format);
                                     output.document.set("text", output.text);
                                     return output;
                                 });
     command
-        ->add_option("--format", *format, "markdown: docs/cli.md; man: the manual page; bash: its completion")
-        ->check(CLI::IsMember({"markdown", "man", "bash"}));
+        ->add_option("--format", *format, "markdown: docs/cli.md; man: the manual page; bash, zsh, fish: their completion")
+        ->check(CLI::IsMember({"markdown", "man", "bash", "zsh", "fish"}));
 }
 
 } // namespace rankscope::cli

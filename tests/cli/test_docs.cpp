@@ -63,6 +63,51 @@ private Q_SLOTS:
         QVERIFY(complete("rankscope-cli --th", 1) == QStringLiteral("--threads"));
     }
 
+    void zsh_and_fish_complete_too()
+    {
+        const QTemporaryDir folder;
+        const auto script = [&](const char* shell) {
+            const auto printed = run_cli({"reference", "--format", shell});
+            QFile file(folder.filePath(shell));
+            if (printed.status == 0 && file.open(QIODevice::WriteOnly))
+                file.write(printed.output);
+            return file.fileName();
+        };
+        const auto said = [](const QString& shell, const QStringList& arguments) {
+            QProcess process;
+            process.start(shell, arguments);
+            process.waitForFinished();
+            return QString::fromUtf8(process.readAllStandardOutput() + process.readAllStandardError());
+        };
+        // Every command and option is named in both, whether their shells are here or not.
+        for (const char* shell : {"zsh", "fish"}) {
+            const QString text = read(script(shell));
+            for (const char* word : {"calibrate", "export", "format", "threads"})
+                QVERIFY2(text.contains(QLatin1String(word)), shell);
+        }
+        if (!QStandardPaths::findExecutable("zsh").isEmpty()) {
+            const QString offered = said(
+                "zsh", {"-fc", QString("_describe() { print -l -- ${(P)@[-1]} }; _files() { print files }; "
+                                       "words=(rankscope-cli --json export model --form); CURRENT=5; "
+                                       "PREFIX=--form; source %1; words=(rankscope-cli cal); CURRENT=2; "
+                                       "PREFIX=cal; source %1; words=(rankscope-cli info m); CURRENT=3; "
+                                       "PREFIX=m; source %1")
+                                   .arg(script("zsh"))});
+            QVERIFY2(offered.contains("--format:") && offered.contains("\ncalibrate:"),
+                     qPrintable(offered));
+            QVERIFY2(offered.trimmed().endsWith("files"), qPrintable(offered));
+            QVERIFY2(!offered.contains("parse error"), qPrintable(offered));
+        }
+        if (!QStandardPaths::findExecutable("fish").isEmpty()) {
+            const QString offered = said("fish", {"--no-config", "-c",
+                                                  QString("source %1; complete -C 'rankscope-cli calib'; "
+                                                          "complete -C 'rankscope-cli export model --form'")
+                                                      .arg(script("fish"))});
+            QVERIFY2(offered.startsWith("calibrate\t") && offered.contains("\n--format"),
+                     qPrintable(offered));
+        }
+    }
+
     void manual_page_is_well_formed()
     {
         const auto page = run_cli({"reference", "--format", "man"});
@@ -82,9 +127,9 @@ private Q_SLOTS:
     void links_lead_somewhere()
     {
         const QDir root(QStringLiteral(RANKSCOPE_SOURCE_DIR));
-        QStringList pages = {root.filePath("README.md"), root.filePath("CONTRIBUTING.md"),
-                             root.filePath("CHANGELOG.md"), root.filePath("SECURITY.md"),
-                             root.filePath("resources/sample/LICENSES.md")};
+        QStringList pages = {root.filePath("README.md"),      root.filePath("CONTRIBUTING.md"),
+                             root.filePath("CHANGELOG.md"),   root.filePath("SECURITY.md"),
+                             root.filePath("THIRD_PARTY.md"), root.filePath("resources/sample/LICENSES.md")};
         QDirIterator walk(root.filePath("docs"), {"*.md"}, QDir::Files, QDirIterator::Subdirectories);
         while (walk.hasNext())
             pages << walk.next();

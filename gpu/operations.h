@@ -4,6 +4,7 @@
 #include "core/compute/host_fallback_backend.h"
 #include "gpu/recorder.h"
 #include "gpu/staging.h"
+#include "gpu/tiling.h"
 #include "gpu/vulkan_backend.h"
 
 #include <atomic>
@@ -103,6 +104,9 @@ public:
     KernelTimes times() { return recorder_->times(); }
     /// Throws BackendFailure.
     DevicePeak peak();
+    /// Throws BackendFailure.
+    std::vector<TilingRate> tune();
+    std::string tiling() const { return tiling_.name(); }
 
 protected:
     void settle(const Buffer& buffer) override;
@@ -187,6 +191,7 @@ private:
     std::unique_ptr<Recorder> recorder_;
     Staging staging_;
     VkDeviceSize binding_limit_ = 0;
+    Tiling tiling_{};
     std::uint32_t lanes_ = 128; ///< threads of a flat work group
     std::mutex cache_mutex_;
     std::map<std::pair<Index, bool>, std::shared_ptr<DeviceRange>> hadamard_bases_;

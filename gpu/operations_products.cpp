@@ -7,7 +7,7 @@ namespace rankscope::gpu {
 
 namespace {
 
-constexpr Index k_tile = 64;   // largest side of a work group's tile; cuts fall on multiples
+constexpr Index k_tile = 128;  // largest side of a work group's tile; cuts fall on multiples
 constexpr Index k_terms = 256; // terms a kernel sums before they join the total
 
 Index round_up(Index value, Index multiple) { return (value + multiple - 1) / multiple * multiple; }
@@ -56,14 +56,7 @@ std::uint32_t transpose_flags(Transpose ta, Transpose tb)
     return (ta == Transpose::Yes ? 1U : 0U) | (tb == Transpose::Yes ? 2U : 0U);
 }
 
-/// Threads of a product's work group: 16 × 16, or 16 × 8 where no more than 128 are allowed.
-struct Threads {
-    std::uint32_t x, y;
-    std::uint32_t groups_x(Index cols) const { return u32((cols + 4 * x - 1) / (4 * x)); }
-    std::uint32_t groups_y(Index rows) const { return u32((rows + 4 * y - 1) / (4 * y)); }
-};
-
-Threads threads_for(std::uint32_t lanes) { return {16, lanes >= 256 ? 16U : 8U}; }
+std::uint32_t tiles(Index size, std::uint32_t tile) { return u32((size + tile - 1) / tile); }
 
 /// Elements on and below the diagonal of a part of a matrix that begins at (i0, j0).
 double lower_elements(Index i0, Index j0, Index rows, Index cols)
@@ -116,15 +109,15 @@ void VulkanBackend::product_tile(const Product& p, Index i0, Index j0, Index k0,
     const GemmPush push{u32(rows),       u32(cols), u32(terms), u32(p.a.stride), u32(p.b.stride),
                         u32(p.c.stride), a.base,    b.base,     c.base,          transpose_flags(p.ta, p.tb),
                         p.alpha,         beta};
-    const Threads threads = threads_for(lanes_);
-    const std::array<std::uint32_t, 4> constants{threads.x, threads.y, threads.x, threads.y};
+    const Tiling& t = tiling_;
+    const std::array<std::uint32_t, 7> constants{t.x, t.y, t.x, t.y, t.micro, t.depth, 0};
     const std::array<Binding, 3> bindings{a.binding, b.binding, c.binding};
     recorder_->dispatch(
         {Kernel::Gemm,
          constants,
          bindings,
          std::as_bytes(std::span(&push, 1)),
-         {threads.groups_x(cols), threads.groups_y(rows), 1},
+         {tiles(cols, t.x * t.micro), tiles(rows, t.y * t.micro), 1},
          2.0 * static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(terms)});
 }
 
@@ -204,15 +197,15 @@ void VulkanBackend::gram_tile(const GramTask& task, Index i0, Index j0, Index k0
                          u32(task.c.stride), a.base, b.base, c.base, flags, task.alpha, beta},
                         u32(i0),
                         u32(j0)};
-    const Threads threads = threads_for(lanes_);
-    const std::array<std::uint32_t, 5> constants{threads.x, threads.y, threads.x, threads.y, pair ? 1U : 0U};
+    const Tiling& t = tiling_;
+    const std::array<std::uint32_t, 7> constants{t.x, t.y, t.x, t.y, t.micro, t.depth, pair ? 1U : 0U};
     const std::array<Binding, 4> bindings{a.binding, b.binding, c.binding, low.binding};
     recorder_->dispatch(
         {Kernel::Gram,
          constants,
          bindings,
          std::as_bytes(std::span(&push, 1)),
-         {threads.groups_x(cols), threads.groups_y(rows), 1},
+         {tiles(cols, t.x * t.micro), tiles(rows, t.y * t.micro), 1},
          2.0 * lower_elements(i0, j0, rows, cols) * static_cast<double>(terms)});
 }
 

@@ -4,12 +4,12 @@
 #include "core/base/atomic_file.h"
 #include "core/base/log.h"
 #include "core/base/random.h"
+#include "gpu/cache_file.h"
 #include "gpu/failure.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -41,26 +41,8 @@ CacheHeader header_for(const PhysicalDevice& physical)
     header.driver_uuid = physical.driver_uuid;
     header.pipeline_cache_uuid = physical.pipeline_cache_uuid;
     header.driver_version = physical.driver_version;
-    header.device_id_hash = static_cast<std::uint32_t>(stable_hash(physical.info.name));
+    header.device_id_hash = device_name_hash(physical);
     return header;
-}
-
-std::filesystem::path cache_file(const PhysicalDevice& physical)
-{
-    std::filesystem::path folder;
-    if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache == '/')
-        folder = cache;
-    else if (const char* home = std::getenv("HOME"); home != nullptr && *home == '/')
-        folder = std::filesystem::path(home) / ".cache";
-    else
-        return {};
-    std::string uuid;
-    for (const std::uint8_t byte : physical.driver_uuid)
-        uuid += fmt::format("{:02x}", byte);
-    const CacheHeader header = header_for(physical);
-    return folder / "rankscope"
-           / fmt::format("pipelines-{}-{:08x}-{:08x}.bin", uuid, header.driver_version,
-                         header.device_id_hash);
 }
 
 /// The driver's bytes of a cache file; none if the file is missing, damaged, or of another driver.
@@ -86,7 +68,7 @@ std::optional<std::string> read_cache(const std::filesystem::path& file, const P
 } // namespace
 
 Pipelines::Pipelines(std::shared_ptr<Device> device)
-    : device_(std::move(device)), file_(cache_file(device_->physical()))
+    : device_(std::move(device)), file_(cache_file(device_->physical(), "pipelines", "bin"))
 {
     try {
         create_layouts();

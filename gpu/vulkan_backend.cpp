@@ -12,6 +12,16 @@
 
 namespace rankscope {
 
+namespace {
+
+Error no_timestamps(const Backend& backend)
+{
+    return {ErrorKind::NoDevice, "the device has no timestamps to measure kernels by", backend.id(),
+            "Choose a Vulkan device (rankscope-cli devices lists them)"};
+}
+
+} // namespace
+
 namespace gpu {
 
 VulkanBackend::VulkanBackend(std::shared_ptr<Device> device, const VulkanOptions& options)
@@ -25,6 +35,11 @@ VulkanBackend::VulkanBackend(std::shared_ptr<Device> device, const VulkanOptions
     if (options.binding_limit_bytes >= 4 * k_range_alignment)
         binding_limit_ = std::min<VkDeviceSize>(binding_limit_, options.binding_limit_bytes
                                                                     / k_range_alignment * k_range_alignment);
+    tiling_ = read_tiling(device_->physical()).value_or(default_tiling(device_->physical()));
+    for (const Tiling& tiling : all_tilings()) {
+        if (tiling.name() == options.tiling && tiling_fits(tiling, device_->physical()))
+            tiling_ = tiling;
+    }
     lanes_ =
         limits.maxComputeWorkGroupInvocations >= 256 && limits.maxComputeWorkGroupSize[0] >= 256 ? 256 : 128;
 }
@@ -131,6 +146,32 @@ TransferCounts transfer_counts(const Backend& backend)
     return vulkan ? vulkan->transfers() : TransferCounts{};
 }
 
+Result<std::vector<TilingRate>> tune_products(Backend& backend)
+{
+    auto* vulkan = dynamic_cast<gpu::VulkanBackend*>(&backend);
+    try {
+        if (vulkan == nullptr || !vulkan->measure(true))
+            return no_timestamps(backend);
+        return vulkan->tune();
+    } catch (const BackendFailure& failure) {
+        return failure.error();
+    }
+}
+
+std::string product_tiling(const Backend& backend)
+{
+    const auto* vulkan = dynamic_cast<const gpu::VulkanBackend*>(&backend);
+    return vulkan ? vulkan->tiling() : std::string();
+}
+
+std::vector<std::string> product_tilings()
+{
+    std::vector<std::string> names;
+    for (const gpu::Tiling& tiling : gpu::all_tilings())
+        names.push_back(tiling.name());
+    return names;
+}
+
 bool measure_kernels(Backend& backend, bool on)
 {
     auto* vulkan = dynamic_cast<gpu::VulkanBackend*>(&backend);
@@ -148,8 +189,7 @@ Result<DevicePeak> measure_peak(Backend& backend)
     auto* vulkan = dynamic_cast<gpu::VulkanBackend*>(&backend);
     try {
         if (vulkan == nullptr || !vulkan->measure(true))
-            return Error{ErrorKind::NoDevice, "the device has no timestamps to measure kernels by", backend.id(),
-                         "Choose a Vulkan device (rankscope-cli devices lists them)"};
+            return no_timestamps(backend);
         return vulkan->peak();
     } catch (const BackendFailure& failure) {
         return failure.error();

@@ -40,6 +40,7 @@ struct VulkanOptions {
     /// allows).
     bool force_staging = false;
     std::uint64_t binding_limit_bytes = 0;
+    std::string tiling{}; ///< of products, by name (empty: the fastest, if that was measured)
     std::uint64_t memory_limit_bytes = 0; ///< allocate at most so much (0: what the device has room for)
 };
 
@@ -83,6 +84,21 @@ struct DevicePeak {
 };
 /// Takes about a second. Errors: NoDevice (not a Vulkan backend, no timestamps), NoSpace.
 Result<DevicePeak> measure_peak(Backend& backend);
+
+/// What products reach with one way to cut them into tiles.
+struct TilingRate {
+    std::string tiling; ///< "128x128, 8x8 a thread, 16 deep"
+    double flops_per_second = 0.0;
+    double share_of_peak = 0.0;
+    bool chosen = false; ///< the fastest
+};
+/// Measures all tilings that fit the device, uses the fastest from now on and keeps its name for this device and driver.
+/// Seconds; nobody else may use the backend meanwhile. Errors: NoDevice (as measure_peak), NoSpace, Io.
+Result<std::vector<TilingRate>> tune_products(Backend& backend);
+/// What products are cut into; empty for a backend that is no Vulkan device.
+std::string product_tiling(const Backend& backend);
+/// The names of all tilings, for VulkanOptions::tiling.
+std::vector<std::string> product_tilings();
 
 /// Messages of the validation layers since the process started (also those at device destruction); tests
 /// require none.

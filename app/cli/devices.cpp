@@ -87,7 +87,33 @@ std::string device_text(const VulkanDevice& device)
         device.usable ? "" : "; not usable: " + device.reason);
 }
 
-Result<Output> list_devices(bool with_test)
+/// Measures the tilings of products on one device.
+Status tune_device(const std::string& backend_id, Json& document, std::string& text)
+{
+    auto backend = open_backend(backend_id);
+    if (!backend)
+        return backend.error();
+    const auto rates = tune_products(**backend);
+    if (!rates)
+        return rates.error();
+    Json list(Json::Array{});
+    Table table({"  products by tiles of", "GFLOP/s", "peak %", "chosen"});
+    for (const TilingRate& rate : *rates) {
+        Json json;
+        json.set("tiling", rate.tiling);
+        json.set("flops_per_second", rate.flops_per_second);
+        json.set("share_of_peak", rate.share_of_peak);
+        json.set("chosen", rate.chosen);
+        list.push_back(std::move(json));
+        table.add({"  " + rate.tiling, figure(1e-9 * rate.flops_per_second),
+                   fmt::format("{:.1f}", 100.0 * rate.share_of_peak), rate.chosen ? "yes" : ""});
+    }
+    document.set("tilings", std::move(list));
+    text += table.text();
+    return {};
+}
+
+Result<Output> list_devices(bool with_test, bool tune)
 {
     Output output;
     Json list(Json::Array{});
@@ -100,6 +126,10 @@ Result<Output> list_devices(bool with_test)
                 return operation.error();
             if (failed.empty() && !operation->empty())
                 failed = id + ", " + *operation;
+        }
+        if (tune && usable && id.starts_with("vulkan:")) {
+            if (auto tuned = tune_device(id, json, text); !tuned)
+                return tuned;
         }
         list.push_back(std::move(json));
         output.text += text;
@@ -154,9 +184,12 @@ Result<Output> list_devices(bool with_test)
 void add_devices(Program& program)
 {
     auto with_test = std::make_shared<bool>(false);
+    auto tune = std::make_shared<bool>(false);
     CLI::App* command = program.add("devices", "Compute devices and their limits",
-                                    [with_test](Session&) { return list_devices(*with_test); });
+                                    [with_test, tune](Session&) { return list_devices(*with_test, *tune); });
     command->add_flag("--self-test", *with_test, "Compare every operation of every device with the CPU");
+    command->add_flag("--tune", *tune,
+                      "Measure which tiles products are fastest in on each Vulkan device, and keep that");
 }
 
 } // namespace rankscope::cli

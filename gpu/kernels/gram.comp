@@ -19,7 +19,7 @@ layout(push_constant) uniform Push
     uint row_origin, col_origin; // of this part within the whole matrix
 } p;
 
-layout(constant_id = 4) const bool PAIR = false;
+layout(constant_id = 6) const bool PAIR = false;
 
 #include "common/product.glsl"
 #include "common/two_float.glsl"

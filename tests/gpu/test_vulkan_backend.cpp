@@ -17,6 +17,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 
@@ -255,6 +256,71 @@ private Q_SLOTS:
                                                 .arg(QString::fromStdString(row.operation))
                                                 .arg(row.error)
                                                 .arg(row.tolerance)));
+    }
+
+    void products_match_the_cpu_in_every_tiling_data()
+    {
+        QTest::addColumn<QString>("tiling");
+        for (const std::string& name : product_tilings())
+            QTest::newRow(name.c_str()) << QString::fromStdString(name);
+    }
+    void products_match_the_cpu_in_every_tiling()
+    {
+        QFETCH(QString, tiling);
+        const auto backend = open({.validation = true, .binding_limit_bytes = 70'000, .tiling = tiling.toStdString()});
+        if (product_tiling(*backend) != tiling.toStdString())
+            QSKIP("too large for this device");
+        int checked = 0;
+        for (const gpu::SelfTestCase& item : gpu::self_test_cases()) {
+            if (!item.name.starts_with("gemm") && !item.name.starts_with("gram"))
+                continue;
+            ++checked;
+            const double error = item.error(*backend, *cpu_);
+            QVERIFY2(error <= item.tolerance, qPrintable(QString::fromStdString(item.name)));
+        }
+        QVERIFY(checked > 30);
+    }
+
+    void the_fastest_tiling_is_kept_for_the_driver()
+    {
+        QTemporaryDir folder;
+        qputenv("XDG_CACHE_HOME", folder.path().toUtf8());
+        const auto files = [&] {
+            return QDir(folder.filePath("rankscope")).entryInfoList({"tiling-*.json"}, QDir::Files);
+        };
+        std::string chosen;
+        {
+            const auto backend = open({.validation = true});
+            const std::string before = product_tiling(*backend);
+            const auto rates = tune_products(*backend);
+            QVERIFY2(rates.has_value(), rates ? "" : rates.error().sentence().c_str());
+            QVERIFY(rates->size() >= 2);
+            const auto fastest = std::ranges::max_element(*rates, {}, &TilingRate::flops_per_second);
+            QVERIFY(fastest->chosen && fastest->flops_per_second > 0.0 && fastest->share_of_peak > 0.0);
+            QCOMPARE(std::ranges::count_if(*rates, &TilingRate::chosen), std::ptrdiff_t{1});
+            chosen = fastest->tiling;
+            QCOMPARE(product_tiling(*backend), chosen);
+            QCOMPARE(files().size(), 1);
+        }
+        QCOMPARE(product_tiling(*open({})), chosen);
+        QFile file(files().first().filePath());
+        QVERIFY(file.open(QIODevice::ReadWrite));
+        const QByteArray whole = file.readAll();
+        const std::vector<std::string> names = product_tilings();
+        const std::string other = names[0] != chosen ? names[0] : names[2];
+        const auto with = [&](const QByteArray& content) {
+            file.resize(0);
+            file.seek(0);
+            file.write(content);
+            file.flush();
+            return product_tiling(*open({}));
+        };
+        QCOMPARE(with(QByteArray(whole).replace(chosen.c_str(), other.c_str())), other); // it is what is read
+        const std::string plain = with("{}");
+        for (const char* broken : {"", "{\"gemm\": 7}", "{\"gemm\": \"1x1\"}", "\xff\xfe"})
+            QCOMPARE(with(broken), plain);
+        QCOMPARE(tune_products(*cpu_).error().kind, ErrorKind::NoDevice);
+        qputenv("XDG_CACHE_HOME", cache_.path().toUtf8());
     }
 
     void self_test_fails_on_wrong_numbers()

@@ -6,8 +6,8 @@ layout(local_size_x_id = 0, local_size_y_id = 1) in;
 layout(constant_id = 2) const uint THREADS_X = 16;
 layout(constant_id = 3) const uint THREADS_Y = 16;
 
-const uint MICRO = 4;
-const uint DEPTH = 16;
+layout(constant_id = 4) const uint MICRO = 4;
+layout(constant_id = 5) const uint DEPTH = 16; // divides CHUNK
 const uint CHUNK = 256; // terms summed before they join the total: bounds the error of long sums
 const uint TILE_M = THREADS_Y * MICRO;
 const uint TILE_N = THREADS_X * MICRO;

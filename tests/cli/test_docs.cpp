@@ -93,8 +93,7 @@ private Q_SLOTS:
                                        "PREFIX=cal; source %1; words=(rankscope-cli info m); CURRENT=3; "
                                        "PREFIX=m; source %1")
                                    .arg(script("zsh"))});
-            QVERIFY2(offered.contains("--format:") && offered.contains("\ncalibrate:"),
-                     qPrintable(offered));
+            QVERIFY2(offered.contains("--format:") && offered.contains("\ncalibrate:"), qPrintable(offered));
             QVERIFY2(offered.trimmed().endsWith("files"), qPrintable(offered));
             QVERIFY2(!offered.contains("parse error"), qPrintable(offered));
         }
@@ -122,6 +121,26 @@ private Q_SLOTS:
         QVERIFY(groff.waitForFinished());
         QCOMPARE(groff.exitCode(), 0);
         QCOMPARE(QString::fromUtf8(groff.readAllStandardError()), QString());
+    }
+
+    void troubleshooting_quotes_real_sentences()
+    {
+        const QDir root(QStringLiteral(RANKSCOPE_SOURCE_DIR));
+        QString sources;
+        for (const char* folder : {"core", "gpu", "app"}) {
+            QDirIterator walk(root.filePath(folder), {"*.cpp"}, QDir::Files, QDirIterator::Subdirectories);
+            while (walk.hasNext())
+                sources += read(walk.next());
+        }
+        const QString page = read(root.filePath("docs/troubleshooting.md"));
+        const QRegularExpression quote("\\*\\*\"([^\"]+)\"\\*\\*");
+        QStringList unknown;
+        int quotes = 0;
+        for (auto match = quote.globalMatch(page); match.hasNext(); ++quotes)
+            if (const QString sentence = match.next().captured(1); !sources.contains(sentence))
+                unknown << sentence;
+        QVERIFY(quotes >= 15);
+        QVERIFY2(unknown.isEmpty(), qPrintable(unknown.join('\n')));
     }
 
     void links_lead_somewhere()

@@ -12,30 +12,98 @@ namespace {
 
 constexpr Index k_tile_rows = 256; ///< fixed, so that the sums do not depend on the number of threads
 
-/// tr(A·H·Bᵀ) in float64; Σ A ⊙ B when H is null.
-double inner_product(const Matrix& a, const MatrixD* hessian, const Matrix& b)
+/// The sum over tiles of rows of what `of_rows` (first, count) gives, in a fixed order.
+template <class Sum, class Function>
+Sum sum_over_rows(Index rows, const Function& of_rows)
 {
-    const Index tiles = (a.rows() + k_tile_rows - 1) / k_tile_rows;
-    std::vector<double> sums(static_cast<std::size_t>(tiles), 0.0);
+    const Index tiles = (rows + k_tile_rows - 1) / k_tile_rows;
+    std::vector<Sum> sums(static_cast<std::size_t>(tiles));
     parallel_for(0, tiles, [&](Index tile) {
         const Index first = tile * k_tile_rows;
-        const Index count = std::min(k_tile_rows, a.rows() - first);
-        MatrixD part = a.middleRows(first, count).cast<double>();
-        if (hessian)
-            part = (part * *hessian).eval();
-        sums[static_cast<std::size_t>(tile)] =
-            part.cwiseProduct(b.middleRows(first, count).cast<double>()).sum();
+        sums[static_cast<std::size_t>(tile)] = of_rows(first, std::min(k_tile_rows, rows - first));
     });
-    double total = 0.0;
-    for (const double sum : sums)
+    Sum total{};
+    for (const Sum& sum : sums)
         total += sum;
     return total;
 }
 
-double squared_norm(const Matrix& a, const MatrixD* hessian)
+/// tr(A·H·Bᵀ) in float64; Σ A ⊙ B when H is null.
+double inner_product(const Matrix& a, const MatrixD* hessian, const Matrix& b)
 {
-    return std::max(inner_product(a, hessian, a), 0.0);
+    return sum_over_rows<double>(a.rows(), [&](Index first, Index count) {
+        MatrixD part = a.middleRows(first, count).cast<double>();
+        if (hessian)
+            part = (part * *hessian).eval();
+        return part.cwiseProduct(b.middleRows(first, count).cast<double>()).sum();
+    });
 }
+
+/// tr(A·H·Aᵀ) of the parts of W = Q + L·R + E, and of W − L·R.
+struct Energies {
+    double weight = 0.0;
+    double quantized = 0.0;
+    double low_rank = 0.0;
+    double error = 0.0;
+    double rest = 0.0;
+
+    Energies& operator+=(const Energies& other)
+    {
+        weight += other.weight;
+        quantized += other.quantized;
+        low_rank += other.low_rank;
+        error += other.error;
+        rest += other.rest;
+        return *this;
+    }
+};
+
+/// The parts of a weight, in its own basis. `low_rank` is L·R, empty for none.
+struct Parts {
+    const Matrix& weight;
+    const Matrix& quantized;
+    const Matrix& low_rank;
+    const Matrix& error;
+    const LowRank* factors; ///< of `low_rank`; null where it was turned since
+};
+
+/// With W·H and E·H at hand Q·H is what is left of W·H: two products with H and a narrow one serve all parts.
+Energies energies(const Parts& parts, const MatrixD& hessian)
+{
+    const bool corrected = parts.low_rank.size() > 0;
+    MatrixD narrow; // R·H
+    if (corrected && parts.factors)
+        narrow.noalias() = parts.factors->right.cast<double>() * hessian;
+    return sum_over_rows<Energies>(parts.weight.rows(), [&](Index first, Index count) {
+        const auto rows = [&](const Matrix& matrix) -> MatrixD {
+            return matrix.middleRows(first, count).cast<double>();
+        };
+        const auto energy = [](const MatrixD& product, const MatrixD& of) {
+            return product.cwiseProduct(of).sum();
+        };
+        const MatrixD weight = rows(parts.weight);
+        const MatrixD error = rows(parts.error);
+        MatrixD left = weight * hessian;
+        const MatrixD of_error = error * hessian;
+        Energies sums;
+        sums.weight = energy(left, weight);
+        sums.error = energy(of_error, error);
+        sums.rest = sums.weight;
+        if (corrected) {
+            const MatrixD low_rank = rows(parts.low_rank);
+            const MatrixD product =
+                parts.factors ? MatrixD(rows(parts.factors->left) * narrow) : MatrixD(low_rank * hessian);
+            sums.low_rank = energy(product, low_rank);
+            left -= product;
+            sums.rest = energy(left, weight - low_rank);
+        }
+        left -= of_error;
+        sums.quantized = energy(left, rows(parts.quantized));
+        return sums;
+    });
+}
+
+double squared_norm(const Matrix& a) { return inner_product(a, nullptr, a); }
 
 /// From the rotated basis, if there is one, to that of the weight; on the reference backend, so that every
 /// caller gets the same bytes.
@@ -91,31 +159,40 @@ DecompositionQuality measure(const Matrix& weight, const Decomposition& decompos
 {
     DecompositionQuality quality;
     const MatrixD* hessian = moments && !moments->empty() ? &moments->hessian : nullptr;
-    const Matrix low_rank =
-        restored(decomposition, decomposition.low_rank.left * decomposition.low_rank.right);
+    Matrix low_rank;
+    if (decomposition.low_rank.rank() > 0)
+        low_rank = restored(decomposition, decomposition.low_rank.left * decomposition.low_rank.right);
     const bool quantized = !decomposition.quantized.empty();
     const Matrix q = quantized ? restored(decomposition, decomposition.quantized.dequantize())
                                : Matrix::Zero(weight.rows(), weight.cols());
     Matrix error = weight - q;
     if (low_rank.size() > 0)
         error -= low_rank;
-    const double plain = squared_norm(weight, nullptr);
-    quality.relative_error = norm_ratio(squared_norm(error, nullptr), plain);
-    const double whole = hessian ? squared_norm(weight, hessian) : plain;
-    quality.relative_activation_error =
-        hessian ? norm_ratio(squared_norm(error, hessian), whole) : quality.relative_error;
-    quality.ratio_qx = norm_ratio(squared_norm(q, hessian), whole);
+    const double plain = squared_norm(weight);
+    quality.relative_error = norm_ratio(squared_norm(error), plain);
+    if (!hessian) {
+        quality.relative_activation_error = quality.relative_error;
+        quality.ratio_qx = norm_ratio(squared_norm(q), plain);
+        quality.ratio_lrx = norm_ratio(squared_norm(low_rank), plain);
+        return quality;
+    }
+    const bool turned = !decomposition.transform.empty();
+    const Energies sums =
+        energies({weight, q, low_rank, error, turned ? nullptr : &decomposition.low_rank}, *hessian);
+    const auto share = [&](double part) {
+        return norm_ratio(std::max(part, 0.0), std::max(sums.weight, 0.0));
+    };
+    quality.relative_activation_error = share(sums.error);
+    quality.ratio_qx = share(sums.quantized);
+    quality.ratio_lrx = share(sums.low_rank);
     if (decomposition.activations.active() && sees_rounded(moments, decomposition.activations)) {
         // ‖D·X − Q·Y‖² with D = W − L·R: Q meets the rounded input only.
         const Matrix rest = error + q;
-        const double seen = squared_norm(q, &moments->sigma_yy);
-        quality.ratio_qx = norm_ratio(seen, whole);
+        const double seen = inner_product(q, &moments->sigma_yy, q);
+        quality.ratio_qx = share(seen);
         quality.relative_activation_error =
-            norm_ratio(std::max(0.0, squared_norm(rest, hessian) + seen
-                                         - 2.0 * inner_product(rest, &moments->sigma_xy, q)),
-                       whole);
+            share(sums.rest + seen - 2.0 * inner_product(rest, &moments->sigma_xy, q));
     }
-    quality.ratio_lrx = low_rank.size() > 0 ? norm_ratio(squared_norm(low_rank, hessian), whole) : 0.0;
     return quality;
 }
 

@@ -238,6 +238,12 @@ void TestTour::a_lecture()
     QCOMPARE(tour->page(), 3);                         // and the lecture goes on where it was
     QVERIFY(text->text().contains(QStringLiteral("k = 4")));
 
+    QTRY_VERIFY(!tour->canvas().fading()); // else the old picture shines through
+    const QImage presented = tour->grab().toImage();
+    QVERIFY(presented.save(QString::fromStdString(artifact_folder().string())
+                           + QStringLiteral("/tour_presented.png")));
+    QVERIFY(distinctColors(presented) > 60);
+
     // A question is answered when asked for, and hidden again on the next page.
     auto* answer = tour->findChild<QLabel*>(QStringLiteral("tour_answer"));
     QVERIFY(!answer->isVisible());

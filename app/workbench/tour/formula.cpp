@@ -11,7 +11,8 @@ namespace {
 using formula::Extent;
 using formula::NodePointer;
 
-constexpr double k_line_gap = 0.35; ///< of a line's height
+constexpr double k_least_size = 6.0; ///< points
+constexpr double k_line_gap = 0.35;  ///< of a line's height
 constexpr int k_most_depth = 24;
 
 /// Recursive descent over the source; what it does not know it names in problem().
@@ -242,12 +243,16 @@ std::vector<Line> flow(const std::vector<NodePointer>& parts, const QFont& font,
 /// A line that is too long even alone is drawn smaller.
 QFont fitted(const std::vector<NodePointer>& parts, const QFont& font, double width)
 {
-    double widest = 0.0;
-    for (const NodePointer& part : parts)
-        widest = std::max(widest, part->measure(font).width);
+    const auto widest = [&parts](const QFont& tried) {
+        double most = 0.0;
+        for (const NodePointer& part : parts)
+            most = std::max(most, part->measure(tried).width);
+        return most;
+    };
     QFont result = font;
-    if (widest > width && width > 0.0)
-        result.setPointSizeF(std::max(6.0, font.pointSizeF() * width / widest * 0.98));
+    // Glyphs are hinted, so that widths do not follow the size exactly: down until it fits.
+    while (width > 0.0 && result.pointSizeF() > k_least_size && widest(result) > width)
+        result.setPointSizeF(std::max(k_least_size, result.pointSizeF() * 0.96));
     return result;
 }
 

@@ -473,6 +473,10 @@ void TourWindow::applyLook()
     reading.setPointSizeF(usual.pointSizeF() * k_reading_text);
     text_->setFont(reading);
     answer_->setFont(reading);
+    answer_button_->setFont(usual);
+    calibrate_->setFont(usual);
+    for (QWidget* widget : adjust_row_->findChildren<QWidget*>())
+        widget->setFont(usual);
     QFont strong = reading;
     strong.setBold(true);
     question_->setFont(strong);

@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 // SPDX-License-Identifier: GPL-3.0-or-later
 // Perplexity of a GGUF model through llama.cpp, as JSON: check_gguf.mjs JOB.json
-// A job: {"model", "adapter": file or absent, "ids": token ids, "length", "bos": id or null}. An answer: {"perplexity",
-// "targets", "nll_sum", "bos", "tokens": ids of "text"} or {"error"}. Needs node-llama-cpp, below $RANKSCOPE_NODE_MODULES.
+// A job: {"model", "adapter": file or absent, "ids": token ids, "length", "bos": id or null, "prompts": lists of ids}. An answer:
+// {"perplexity", "targets", "nll_sum", "bos", "tokens": ids of "text", "logits": behind each prompt, by id} or {"error"}. Needs node-llama-cpp, below $RANKSCOPE_NODE_MODULES.
 import fs from "node:fs";
 import path from "node:path";
 import {pathToFileURL} from "node:url";
@@ -41,7 +41,16 @@ async function main() {
             nll += logSumExp(Array.from(logits.values())) - logits.get(window[i + 1]);
         }
     }
-    return {perplexity: Math.exp(nll / targets), targets, nll_sum: nll,
+    const logits = [];
+    for (const prompt of job.prompts ?? []) {
+        await sequence.clearHistory();
+        const answers = await sequence.controlledEvaluate(prompt.map(
+            (token, i) => i + 1 < prompt.length ? token : [token, {generateNext: {logits: true, options: {temperature: 0}}}]));
+        const row = [];
+        for (const [token, value] of answers[prompt.length - 1].next.logits) row[token] = value;
+        logits.push(row);
+    }
+    return {logits, perplexity: Math.exp(nll / targets), targets, nll_sum: nll,
             bos: model.tokens.shouldPrependBosToken ? model.tokens.bos : null,
             tokens: job.text ? Array.from(model.tokenize(job.text, false)) : []};
 }

@@ -29,6 +29,7 @@ struct Case {
     test::Given plan;
     std::vector<std::string> settings;
     double tolerance = 5e-3; ///< relative, of the perplexity
+    double logit_tolerance = 1e-3; ///< of the logits' spread, largest minus smallest
 };
 
 test::Given plan(std::int64_t bits, std::int64_t group, bool symmetric, std::int64_t rank)
@@ -46,8 +47,11 @@ std::vector<Case> all_cases()
         // Dense values are the run's; packed ones have scales of 16 bits.
         const std::string_view kind = format;
         const double tolerance = kind == "compressed-tensors" || kind == "gptq" ? 1e-2 : 5e-3;
-        cases.push_back({name, model, format, std::move(given), std::move(settings), tolerance});
+        const double logits = kind == "hf" ? 1e-5 : 5e-3;
+        cases.push_back({name, model, format, std::move(given), std::move(settings), tolerance, logits});
     };
+    add("", "hf", plan(3, 64, false, 4));
+    add("", "hf-qlr", plan(3, 64, false, 4));
     add("", "peft", plan(3, 64, false, 4));
     add("", "peft", plan(4, 32, false, 4),
         {"*.2.*_proj:rank=7", "*.k_proj:rank=0", "*.1.mlp.up_proj:rank=0", "*.3.mlp.*:include=false"});
@@ -83,7 +87,9 @@ private:
         double ours = 0.0;
         std::uint64_t targets = 0;
         std::int64_t adapted_layers = 0; ///< with L·R
+        std::vector<test::PromptLogits> prompts;
     };
+    static void compare_logits(const Json& theirs, const Case& made, const Outcome& ours);
     Result<Outcome> prepare(const Case& made, const fs::path& folder, Json& jobs) const;
 
     fs::path text_ = test::sample_folder() / "evaluation.txt";
@@ -92,6 +98,21 @@ private:
     Json answers_;
     QTemporaryDir folder_;
 };
+
+void TestExportPerplexity::compare_logits(const Json& theirs, const Case& made, const Outcome& ours)
+{
+    QVERIFY(theirs.array_if() && theirs.array_if()->size() == ours.prompts.size());
+    double worst = 0.0;
+    for (std::size_t i = 0; i < ours.prompts.size(); ++i) {
+        const Json& answer = (*theirs.array_if())[i];
+        const auto& ids = ours.prompts[i].ids;
+        QCOMPARE(answer["ids"].dump(), Json(Json::Array(ids.begin(), ids.end())).dump());
+        worst = std::max(worst, test::logit_distance(answer["logits"], ours.prompts[i].logits));
+    }
+    qInfo("%s: logits of %zu prompts within %.2g of their spread", made.name.c_str(), ours.prompts.size(),
+          worst);
+    QVERIFY(worst < made.logit_tolerance);
+}
 
 Result<TestExportPerplexity::Outcome> TestExportPerplexity::prepare(const Case& made, const fs::path& folder,
                                                                     Json& jobs) const
@@ -114,7 +135,8 @@ Result<TestExportPerplexity::Outcome> TestExportPerplexity::prepare(const Case& 
     options.length = k_length;
     options.max_tokens = k_max_tokens;
     const auto backend = make_cpu_backend();
-    auto ours = perplexity(model, *run_weights(model, run), text_, options, *backend, silent_monitor());
+    const auto weights = run_weights(model, run);
+    auto ours = perplexity(model, *weights, text_, options, *backend, silent_monitor());
     if (!ours)
         return ours.error();
     Json job;
@@ -125,8 +147,15 @@ Result<TestExportPerplexity::Outcome> TestExportPerplexity::prepare(const Case& 
     job.set("text", text_.string());
     job.set("length", std::int64_t{k_length});
     job.set("max_tokens", std::int64_t{k_max_tokens});
+    Json texts(Json::Array{});
+    for (const char* prompt : test::k_prompts)
+        texts.push_back(std::string(prompt));
+    job.set("prompts", std::move(texts));
     jobs.push_back(std::move(job));
-    Outcome outcome{ours->perplexity, ours->targets, 0};
+    auto prompts = test::prompt_logits(*model, *weights, *backend);
+    if (!prompts)
+        return prompts.error();
+    Outcome outcome{ours->perplexity, ours->targets, 0, std::move(*prompts)};
     for (const LayerResult& result : run->results())
         outcome.adapted_layers += run->decomposition(result.layer)->low_rank.rank() > 0 ? 1 : 0;
     return outcome;
@@ -177,7 +206,8 @@ void TestExportPerplexity::client_agrees()
     const double theirs = answer["perplexity"].number();
     qInfo("%s: perplexity %.5f here, %.5f by the client", made.name.c_str(), ours.ours, theirs);
     QCOMPARE(static_cast<std::uint64_t>(answer["targets"].integer()), ours.targets);
-    if (made.format != "hf")
+    compare_logits(answer["prompts"], made, ours);
+    if (made.format != "hf" && made.format != "hf-qlr")
         QCOMPARE(answer["adapted_layers"].integer(-1), ours.adapted_layers);
     QVERIFY(std::abs(theirs / ours.ours - 1.0) < made.tolerance);
 }

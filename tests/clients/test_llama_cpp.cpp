@@ -22,6 +22,9 @@ namespace {
 
 constexpr Index k_length = 128;
 constexpr Index k_max_tokens = 640;
+/// Share of the logits' spread: llama.cpp rounds activations to 8 bits before it multiplies with quantized
+/// blocks.
+constexpr double k_logit_tolerance = 5e-2;
 
 } // namespace
 
@@ -47,7 +50,8 @@ private:
         std::shared_ptr<const Model> exported; ///< the run's own model; null: the same
     };
     void compare(const Question& question, const fs::path& folder) const;
-    Json ask(const fs::path& folder, const Model& model, const std::string& text, Index length) const;
+    Json ask(const fs::path& folder, const Model& model, const std::string& text, Index length,
+             const std::vector<test::PromptLogits>& prompts) const;
     static std::shared_ptr<const Model> mistral(const fs::path& folder, bool with_window);
 
     fs::path text_ = test::sample_folder() / "evaluation.txt";
@@ -93,8 +97,8 @@ void TestLlamaCpp::llama_cpp_agrees_data()
         row(model, "gguf-lora", 4, 16, false, 4, "*.0.*:rank=7");
 }
 
-Json TestLlamaCpp::ask(const fs::path& folder, const Model& model, const std::string& text,
-                       Index length) const
+Json TestLlamaCpp::ask(const fs::path& folder, const Model& model, const std::string& text, Index length,
+                       const std::vector<test::PromptLogits>& prompts) const
 {
     const auto tokenizer = model.tokenizer();
     const auto content = read_text_file(text_);
@@ -114,6 +118,10 @@ Json TestLlamaCpp::ask(const fs::path& folder, const Model& model, const std::st
     job.set("bos",
             (*tokenizer)->prefix().empty() ? Json() : Json(std::int64_t{(*tokenizer)->prefix().front()}));
     job.set("text", text);
+    Json lists(Json::Array{});
+    for (const test::PromptLogits& prompt : prompts)
+        lists.push_back(Json(Json::Array(prompt.ids.begin(), prompt.ids.end())));
+    job.set("prompts", std::move(lists));
     const fs::path file = folder.parent_path() / "job.json";
     if (!write_text_file(file, job.dump(), true))
         return {};
@@ -171,16 +179,25 @@ void TestLlamaCpp::compare(const Question& question, const fs::path& base) const
     options.length = length;
     options.max_tokens = k_max_tokens;
     const auto backend = make_cpu_backend();
-    const auto ours =
-        perplexity(source, *run_weights(source, run), text_, options, *backend, silent_monitor());
+    const auto weights = run_weights(source, run);
+    const auto ours = perplexity(source, *weights, text_, options, *backend, silent_monitor());
     QVERIFY(ours);
+    const auto prompts = test::prompt_logits(*source, *weights, *backend);
+    QVERIFY(prompts);
     const std::string text = "One day, Tim saw a big red ball.\n\nHe wanted 12 of them, didn't he?  Yes!";
-    const Json answer = ask(base / "out", *source, text, length);
+    const Json answer = ask(base / "out", *source, text, length, *prompts);
     QVERIFY2(!answer.find("error"), answer["error"].string().c_str());
     const double theirs = answer["perplexity"].number();
     qInfo("perplexity %.5f here, %.5f in llama.cpp", ours->perplexity, theirs);
     QCOMPARE(static_cast<std::uint64_t>(answer["targets"].integer()), ours->targets);
     QVERIFY(std::abs(theirs / ours->perplexity - 1.0) < 1e-2);
+    const Json::Array* rows = answer["logits"].array_if();
+    QVERIFY(rows && rows->size() == prompts->size());
+    double worst = 0.0;
+    for (std::size_t i = 0; i < rows->size(); ++i)
+        worst = std::max(worst, test::logit_distance((*rows)[i], (*prompts)[i].logits));
+    qInfo("logits of %zu prompts within %.2g of their spread", rows->size(), worst);
+    QVERIFY(worst < k_logit_tolerance);
     // Their tokenizer, made from our metadata, cuts the text as ours does.
     const auto ids = (*source->tokenizer())->encode(text);
     QVERIFY(ids);

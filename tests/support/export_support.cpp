@@ -6,7 +6,10 @@
 
 #include <QTest>
 
+#include <algorithm>
+#include <cmath>
 #include <fstream>
+#include <limits>
 
 namespace rankscope::test {
 
@@ -132,6 +135,40 @@ std::shared_ptr<const Run> SampleRuns::made(const char* name, const Given& given
     if (!run)
         run = quick_run(model_, fs::path(folder_.path().toStdString()) / name, "svd_residual", given);
     return run;
+}
+
+Result<std::vector<PromptLogits>> prompt_logits(const Model& model, const WeightSource& weights,
+                                                Backend& backend)
+{
+    const auto tokenizer = model.tokenizer();
+    if (!tokenizer)
+        return tokenizer.error();
+    std::vector<PromptLogits> result;
+    for (const char* prompt : k_prompts) {
+        const auto prefix = (*tokenizer)->prefix();
+        std::vector<TokenId> ids(prefix.begin(), prefix.end());
+        const auto encoded = (*tokenizer)->encode(prompt);
+        if (!encoded)
+            return encoded.error();
+        ids.insert(ids.end(), encoded->begin(), encoded->end());
+        const auto rows = logits(model, weights, ids, backend, silent_monitor());
+        if (!rows)
+            return rows.error();
+        result.push_back({std::move(ids), rows->row(rows->rows() - 1)});
+    }
+    return result;
+}
+
+double logit_distance(const Json& values, const Eigen::RowVectorXf& expected)
+{
+    const Json::Array* given = values.array_if();
+    if (!given || static_cast<Index>(given->size()) != expected.size())
+        return std::numeric_limits<double>::infinity();
+    double worst = 0.0;
+    for (Index entry = 0; entry < expected.size(); ++entry)
+        worst = std::max(worst, std::abs((*given)[static_cast<std::size_t>(entry)].number()
+                                         - static_cast<double>(expected[entry])));
+    return worst / static_cast<double>(expected.maxCoeff() - expected.minCoeff());
 }
 
 } // namespace rankscope::test

@@ -7,6 +7,7 @@
 #include <QString>
 #include <QTemporaryDir>
 
+#include <array>
 #include <cstddef>
 #include <filesystem>
 #include <map>
@@ -55,5 +56,20 @@ private:
     std::shared_ptr<const Model> model_;
     std::map<std::string, std::shared_ptr<const Run>> runs_;
 };
+
+/// What clients are asked to go on with.
+inline constexpr std::array k_prompts = {"Once upon a time", "The little dog ran to the",
+                                         "Tom said: look at"};
+
+struct PromptLogits {
+    std::vector<TokenId> ids;  ///< of the prompt, with what the tokenizer puts in front
+    Eigen::RowVectorXf logits; ///< of the token that would follow
+};
+/// Of every prompt, as the model says with these weights.
+Result<std::vector<PromptLogits>> prompt_logits(const Model& model, const WeightSource& weights,
+                                                Backend& backend);
+/// Largest difference as a share of the spread (largest minus smallest) of `expected`; infinite where there
+/// are not as many.
+double logit_distance(const Json& values, const Eigen::RowVectorXf& expected);
 
 } // namespace rankscope::test

@@ -71,6 +71,14 @@ void Actions::makeViewActions()
         show_views.last()->setData(info.id);
     }
     show_results = add("&Results", {Key(Qt::ALT | Qt::Key_7)}, "results", "Show what runs came to");
+    compare = add("&Compare with…", {Key(Qt::CTRL | Qt::Key_B)}, "results",
+                  "Choose a second file or run to be shown beside this one");
+    compare_folder =
+        add("Compare with a &folder or run…", {}, "folder", "Compare with a checkpoint's or a run's folder");
+    compare_file = add("Compare with a f&ile…", {}, "open", "Compare with a .safetensors or .gguf file");
+    compare_run =
+        add("Compare with this &run", {}, "run", "Compare the checkpoint with what the run made of it");
+    compare_stop = add("&Stop comparing", {}, "close", "Show the open checkpoint alone again");
     copy_command = add("Copy as co&mmand", {Key(Qt::CTRL | Qt::SHIFT | Qt::Key_C)}, "copy",
                        "Copy the command line that draws the picture in view into a file");
     back = add("&Back", {Key(Qt::ALT | Qt::Key_Left)}, "undo", "Select what was selected before");
@@ -180,6 +188,8 @@ void Actions::fill(QMenuBar& bar, const QList<QAction*>& panels)
     QMenu* view = bar.addMenu(QStringLiteral("&View"));
     view->addActions(show_views);
     view->addActions({show_results, copy_command});
+    view->addSeparator();
+    view->addActions({compare, compare_run, compare_stop});
     view->addSeparator();
     view->addActions({back, forward, filter, palette});
     view->addSeparator();

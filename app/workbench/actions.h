@@ -38,7 +38,8 @@ public:
     QAction *open_file, *open_folder, *open_sample, *recent, *save_project, *save_project_as, *close_checkpoint, *export_run, *export_plot,
         *quit;
     QList<QAction*> show_views; ///< one for each registered view, whose id is its data
-    QAction *filter, *show_results, *copy_command, *back, *forward, *reset_layout, *next_dock, *previous_dock;
+    QAction *filter, *show_results, *copy_command, *compare, *compare_folder, *compare_file, *compare_run,
+        *compare_stop, *back, *forward, *reset_layout, *next_dock, *previous_dock;
     QAction *theme_system, *theme_light, *theme_dark, *zoom_in, *zoom_out, *zoom_reset;
     QAction *calibrate_built_in, *calibrate_file, *next_layer, *previous_layer;
     QAction *undo, *redo, *fill_down, *measure, *use_outliers, *rank_up, *rank_down, *rank_up_much,

@@ -33,20 +33,25 @@ void declare(QCommandLineParser& parser)
     option({QStringLiteral("view")}, "show this first: a view of --render, or plan, results, jobs", "VIEW");
     option({QStringLiteral("screenshot")}, "write the window as PNG when all jobs are done, then end",
            "FILE");
-    option({QStringLiteral("tour")},
-           "show a guided tour on the sample or PATH: odlri, outliers, lrc or lrq; with -o FILE.pdf or a folder "
-           "for PNG files: write its pages and end",
-           "TOUR");
+    option(
+        {QStringLiteral("tour")},
+        "show a guided tour on the sample or PATH: odlri, outliers, lrc or lrq; with -o FILE.pdf or a folder "
+        "for PNG files: write its pages and end",
+        "TOUR");
     option({QStringLiteral("time-start")}, "print how long the window took to appear, then end");
     const QByteArray views = viewIds().join(QStringLiteral(", ")).toUtf8();
-    option({QStringLiteral("render")}, QByteArray("draw one view without a display: " + views).constData(), "VIEW");
+    option({QStringLiteral("render")}, QByteArray("draw one view without a display: " + views).constData(),
+           "VIEW");
     option({QStringLiteral("layer")}, "layer to select or to draw (default: the first)", "LAYER");
     option({QStringLiteral("calibration")}, "calibration folder for --render", "CAL");
     option({QStringLiteral("with-run")}, "run folder for --render: Q and L·R of the layer", "RUN");
+    option({QStringLiteral("compare")}, "checkpoint or run for --render, drawn dashed beside the first",
+           "PATH");
     option({QStringLiteral("set")}, "plan of the layer for --render, as --set of plan: GLOB:bits=3,group=128",
            "SETTING");
     option({QStringLiteral("option")},
-           "what a view's controls say, for --render, repeatable: row, group, steps, rotated (histogram), text, tokens, stretch (activations)",
+           "what a view's controls say, for --render, repeatable: row, group, steps, rotated (histogram), "
+           "text, tokens, stretch (activations)",
            "KEY=VALUE");
     option({QStringLiteral("o"), QStringLiteral("out")},
            "file for --render: .pdf, .png, .svg or .csv; for --tour: .pdf or a folder", "FILE");
@@ -119,6 +124,7 @@ Result<LaunchOptions> parseCommandLine(const QStringList& arguments)
     options.layer = value("layer");
     options.calibration = value("calibration");
     options.with_run = value("with-run");
+    options.compare = value("compare");
     options.setting = value("set");
     for (const QString& pair : parser.values(QStringLiteral("option"))) {
         const qsizetype sign = pair.indexOf(QLatin1Char('='));
@@ -199,6 +205,31 @@ Result<UniformGrid> gridOf(const LaunchOptions& options, const ViewSide& side, c
     return row ? rowGrid(*row) : UniformGrid{2, 64};
 }
 
+/// The second side beside what is drawn.
+Status drawOther(const LaunchOptions& options, const View& view, const ViewRequest& first, PlotView& plot)
+{
+    if (!view.compares())
+        return usage_error("This view draws one checkpoint at a time", toStd(view.info().id),
+                           "Leave out --compare");
+    ViewRequest request = first;
+    const auto side = openOtherSide(options.compare, *first.side.model, first.side.calibration);
+    if (!side)
+        return side.error();
+    request.side = *side;
+    const TensorMatching matching = match_tensors(*first.side.model, *side->model);
+    const LinearLayer* partner = partner_layer(matching, *side->model, first.layer);
+    if (!partner)
+        return bad_input("It has no layer that corresponds to " + first.layer.name, toStd(options.compare),
+                         "Compare checkpoints of one model, or a run with its checkpoint");
+    request.layer = *partner;
+    const auto backend = make_cpu_backend();
+    const auto picture = view.compute(request, *backend, silent_monitor());
+    if (!picture)
+        return picture.error();
+    view.drawOther(plot, side->name, *picture);
+    return {};
+}
+
 } // namespace
 
 Status renderView(const LaunchOptions& options)
@@ -228,6 +259,9 @@ Status renderView(const LaunchOptions& options)
     if (!picture)
         return picture.error();
     view->draw(*plot, request, *picture);
+    if (const Status drawn = options.compare.isEmpty() ? Status() : drawOther(options, *view, request, *plot);
+        !drawn)
+        return drawn;
     plot->resize(900, 560);
     plot->ensurePolished();
     plot->setAttribute(Qt::WA_DontShowOnScreen);

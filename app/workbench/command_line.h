@@ -26,8 +26,9 @@ struct LaunchOptions {
     QString render;          ///< draw this view without a window
     QString layer;
     QString calibration;
-    QString with_run;      ///< a run of the checkpoint, for Q and L·R
-    QString setting;       ///< of the layer's plan row, as the window has it: gives the grid
+    QString with_run;         ///< a run of the checkpoint, for Q and L·R
+    QString setting;          ///< of the layer's plan row, as the window has it: gives the grid
+    QString compare;          ///< a second checkpoint or run, drawn beside the first
     QVariantMap view_options; ///< PlotView::options()
     QString output;
     bool glossary = false; ///< print docs/glossary.md

@@ -2,6 +2,7 @@
 #include "app/workbench/main_window.h"
 
 #include "app/workbench/actions.h"
+#include "app/workbench/comparer.h"
 #include "app/workbench/docks/checkpoint_dock.h"
 #include "app/workbench/docks/export_dialog.h"
 #include "app/workbench/docks/inspector_dock.h"
@@ -59,6 +60,7 @@ MainWindow::MainWindow(const WindowOptions& options, QWidget* parent)
     pictures_ = new Pictures(session_, runner_, device_, this);
     workflow_ = new Workflow(session_, runner_, device_,
                              options.work_root.isEmpty() ? defaultWorkRoot() : options.work_root, this);
+    comparer_ = new Comparer(session_, runner_, this);
     workflow_->setRestorePlan(options.restore_plan);
     keeper_ = new ProjectKeeper(session_, runner_, device_, this);
     keeper_->setAutosave(options.restore_plan);
@@ -76,6 +78,7 @@ MainWindow::MainWindow(const WindowOptions& options, QWidget* parent)
     connectPlanActions();
     connectWorkflow();
     connectPlots();
+    connectCompare();
     Help::instance().describe(*this);
     new GlossaryToolTips(this);
     offerHints();
@@ -104,6 +107,7 @@ MainWindow::~MainWindow()
     for (QDockWidget* dock : findChildren<QDockWidget*>(QString(), Qt::FindDirectChildrenOnly))
         delete dock;
     delete takeCentralWidget();
+    delete comparer_;
     delete keeper_;
     delete workflow_;
     delete pictures_;

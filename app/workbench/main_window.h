@@ -26,6 +26,7 @@ class ActivationsPlot;
 class ChannelPlot;
 class OverviewPlot;
 class CheckpointDock;
+class Comparer;
 class CommandPalette;
 class ElidingLabel;
 class ExportDialog;
@@ -72,6 +73,7 @@ public:
     ResultsDock& resultsDock() { return *results_; }
     ChannelPlot& channelPlot() { return *channels_; }
     SpectrumPlot& spectrumPlot() { return *spectrum_; }
+    Comparer& comparer() { return *comparer_; }
     ViewTabs& viewTabs() { return *views_; }
     ProjectKeeper& projectKeeper() { return *keeper_; }
     Workspaces& workspaces() { return *workspaces_; }
@@ -109,6 +111,7 @@ private:
     void connectPlanActions();
     void connectWorkflow();
     void connectPlots();
+    void connectCompare();
 
     void setWorkspaceVisible(bool visible);
     void updateActions();
@@ -146,6 +149,7 @@ private:
     WindowOptions options_;
     Pictures* pictures_ = nullptr;
     Workflow* workflow_ = nullptr;
+    Comparer* comparer_ = nullptr;
     Actions* actions_ = nullptr;
     Workspaces* workspaces_ = nullptr;
     ProjectKeeper* keeper_ = nullptr;

@@ -59,10 +59,13 @@ void Session::open(OpenedModel opened)
     undo_.clear();
     spectra_.clear();
     evaluation_.reset();
+    comparison_.reset();
+    differences_.clear();
     history_.clear();
     position_ = -1;
     selection_ = {};
     Q_EMIT modelChanged();
+    Q_EMIT comparisonChanged();
     Q_EMIT projectChanged();
     Q_EMIT calibrationChanged();
     Q_EMIT planChanged();
@@ -205,6 +208,25 @@ void Session::setEvaluation(std::optional<Evaluation> evaluation)
 {
     evaluation_ = std::move(evaluation);
     Q_EMIT evaluationChanged();
+}
+
+void Session::setComparison(std::shared_ptr<const Comparison> comparison)
+{
+    comparison_ = std::move(comparison);
+    differences_.clear();
+    Q_EMIT comparisonChanged();
+}
+
+void Session::addDifference(const QString& layer, double difference)
+{
+    differences_.insert(layer, difference);
+    Q_EMIT differencesChanged();
+}
+
+std::optional<double> Session::difference(const QString& layer) const
+{
+    const auto found = differences_.constFind(layer);
+    return found == differences_.constEnd() ? std::nullopt : std::optional(*found);
 }
 
 void Session::selectTensor(const QString& tensor)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #pragma once
 
+#include "app/workbench/view_side.h"
 #include "core/calibration/calibration_store.h"
 #include "core/evaluate/perplexity.h"
 #include "core/plan/layer_plan.h"
@@ -112,6 +113,14 @@ public:
     void setEvaluation(std::optional<Evaluation> evaluation);
     const std::optional<Evaluation>& evaluation() const { return evaluation_; }
 
+    // Comparison: the open checkpoint is A, the other file or run B
+    // -----------------------------------------------------------------------------------------------------
+    void setComparison(std::shared_ptr<const Comparison> comparison); ///< null: none
+    const std::shared_ptr<const Comparison>& comparison() const { return comparison_; }
+    /// Relative difference of a layer's weights, ‖A − B‖ / ‖A‖, as far as it is known.
+    void addDifference(const QString& layer, double difference);
+    std::optional<double> difference(const QString& layer) const;
+
     // Selection
     // ----------------------------------------------------------------------------------------------------
     const Selection& selection() const { return selection_; }
@@ -132,6 +141,8 @@ Q_SIGNALS:
     void spectraChanged(const QString& layer);
     void runChanged();
     void evaluationChanged();
+    void comparisonChanged();
+    void differencesChanged();
     void selectionChanged(const rankscope::Selection& selection);
 
 private:
@@ -145,6 +156,8 @@ private:
     int drag_ = 0;
     QHash<QString, std::shared_ptr<const LayerSpectrum>> spectra_;
     std::optional<Evaluation> evaluation_;
+    std::shared_ptr<const Comparison> comparison_;
+    QHash<QString, double> differences_;
     Selection selection_;
     QVector<Selection> history_;
     qsizetype position_ = -1;

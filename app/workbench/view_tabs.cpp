@@ -56,16 +56,19 @@ ViewTabs::ViewTabs(Session& session, JobRunner& runner, std::shared_ptr<Device> 
         plot->setObjectName(info.id + QStringLiteral("_plot"));
         const int tab = addTab(plot, Theme::instance().icon(info.icon), info.title);
         setTabToolTip(tab, info.help);
-        pages_.append({view, plot, !fedByPictures(info.id), {}});
+        pages_.append({view, plot, !fedByPictures(info.id), {}, {}});
         plot->installEventFilter(this);
         connect(plot, &PlotView::optionsChanged, this, &ViewTabs::refresh);
     }
     connect(&session_, &Session::modelChanged, this, [this] {
-        for (Page& page : pages_)
+        for (Page& page : pages_) {
             page.shown.clear();
+            page.other_shown.clear();
+        }
         refresh();
     });
-    for (const auto change : {&Session::calibrationChanged, &Session::planChanged, &Session::runChanged})
+    for (const auto change : {&Session::calibrationChanged, &Session::planChanged, &Session::runChanged,
+                              &Session::comparisonChanged})
         connect(&session_, change, this, &ViewTabs::refresh);
     connect(&session_, &Session::selectionChanged, this, &ViewTabs::refresh);
 }
@@ -99,6 +102,8 @@ bool ViewTabs::eventFilter(QObject* watched, QEvent* event)
                                        [watched](const Page& p) { return p.plot == watched; });
         if (page != pages_.end() && page->fed)
             feed(*page);
+        if (page != pages_.end())
+            feedOther(*page);
     }
     return QTabWidget::eventFilter(watched, event);
 }
@@ -109,6 +114,8 @@ void ViewTabs::refresh()
         page.plot->setCommand(command(page.view->info().id));
         if (page.fed && page.plot->isVisible())
             feed(page);
+        if (page.plot->isVisible())
+            feedOther(page);
     }
 }
 
@@ -126,7 +133,7 @@ QString ViewTabs::keyOf(const Page& page) const
 ViewRequest ViewTabs::requestFor(const Page& page, const LinearLayer& layer) const
 {
     const LayerPlan* row = session_.planRow(toQString(layer.name));
-    return {{session_.model(), session_.calibration(), session_.run(), false, session_.title()},
+    return {{session_.model(), session_.calibration(), session_.run(), false, session_.title(), pathText(session_.model()->path())},
             layer,
             row ? rowGrid(*row) : UniformGrid{},
             page.plot->options()};
@@ -170,6 +177,44 @@ void ViewTabs::feed(Page& page)
         });
 }
 
+void ViewTabs::feedOther(Page& page)
+{
+    if (!page.view->compares())
+        return;
+    const QString id = page.view->info().id;
+    const QString tag = id + QStringLiteral("-other");
+    const auto& comparison = session_.comparison();
+    const LinearLayer* layer = selectedLayer();
+    const LinearLayer* partner =
+        comparison && layer ? partner_layer(comparison->matching, *comparison->other.model, *layer) : nullptr;
+    if (!partner) {
+        latest_.drop(tag);
+        page.other_shown.clear();
+        page.view->drawOther(*page.plot, {}, nullptr);
+        return;
+    }
+    const QString key = keyOf(page) + QLatin1Char('|') + comparison->other.name;
+    if (key == page.other_shown)
+        return;
+    page.other_shown = key;
+    page.view->drawOther(*page.plot, {}, nullptr); // not that of another layer
+    ViewRequest request = requestFor(page, *layer);
+    request.side = comparison->other;
+    request.layer = *partner;
+    latest_.request<Picture>(
+        tag, {QStringLiteral("%1 of B").arg(page.view->info().title), JobLane::View, false}, this,
+        [view = page.view, request, device = device_](JobMonitor& monitor) {
+            return view->compute(request, *device->cpu(), monitor);
+        },
+        [this, id, name = comparison->other.name](const Result<Picture>& answer) {
+            for (Page& candidate : pages_)
+                if (candidate.view->info().id == id)
+                    candidate.view->drawOther(*candidate.plot, name, answer ? *answer : nullptr);
+            if (!answer && answer.error().kind != ErrorKind::Cancelled)
+                Q_EMIT failed(answer.error());
+        });
+}
+
 void ViewTabs::draw(Page& page, const ViewRequest& request, const Result<Picture>& answer)
 {
     page.plot->setBusy(false);
@@ -203,6 +248,8 @@ QString ViewTabs::command(const QString& id) const
     }
     if (session_.calibration())
         words << QStringLiteral("--calibration") << pathText(session_.calibration()->path());
+    if (const auto& comparison = session_.comparison(); comparison && view->compares())
+        words << QStringLiteral("--compare") << comparison->other.path;
     const QVariantMap options = shown->options();
     for (auto option = options.begin(); option != options.end(); ++option)
         if (option->toString() != QLatin1String("false") && option->toString() != QLatin1String("-1")

@@ -39,12 +39,14 @@ private:
     struct Page {
         const View* view = nullptr;
         PlotView* plot = nullptr;
-        bool fed = false; ///< by this class
-        QString shown;    ///< key of what is drawn or under way
+        bool fed = false;    ///< by this class
+        QString shown;       ///< key of what is drawn or under way
+        QString other_shown; ///< the same of the other side of a comparison
     };
 
     void refresh();
     void feed(Page& page);
+    void feedOther(Page& page);
     void draw(Page& page, const ViewRequest& request, const Result<Picture>& answer);
     ViewRequest requestFor(const Page& page, const LinearLayer& layer) const;
     QString keyOf(const Page& page) const;

@@ -80,6 +80,12 @@ Result<WeightComparison> compare_all(const Model& original, const Model& other, 
 
 } // namespace
 
+double relative_difference(const Matrix& original, const Matrix& other)
+{
+    return relative((other.cast<double>() - original.cast<double>()).squaredNorm(),
+                    original.cast<double>().squaredNorm());
+}
+
 Result<WeightComparison> compare_weights(const Model& original, const Model& other, Monitor& monitor)
 {
     return at_job_border("nothing was changed", [&] { return compare_all(original, other, monitor); });

@@ -27,6 +27,9 @@ struct WeightComparison {
     double relative_error = 0.0;         ///< of all of them as one vector
 };
 
+/// ‖A − B‖_F / ‖A‖_F of two matrices of one shape, in float64; 0 where both are zero, 1 where only A is.
+double relative_difference(const Matrix& original, const Matrix& other);
+
 /// Compares every linear of `original` with the layer of that name in `other`; one layer of each is in memory
 /// at a time. Errors: BadInput (a layer is missing in `other` or has another shape), Cancelled, NoSpace.
 Result<WeightComparison> compare_weights(const Model& original, const Model& other, Monitor& monitor);

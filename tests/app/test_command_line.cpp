@@ -104,7 +104,8 @@ void TestCommandLine::renders_views_into_files_data()
                                   << "pdf";
     QTest::newRow("channels csv") << "channels"
                                   << "csv";
-    for (const QString& view : {QStringLiteral("histogram"), QStringLiteral("matrices"), QStringLiteral("activations")})
+    for (const QString& view :
+         {QStringLiteral("histogram"), QStringLiteral("matrices"), QStringLiteral("activations")})
         for (const char* suffix : {"png", "pdf", "svg", "csv"})
             QTest::newRow(qPrintable(view + QLatin1Char(' ') + QLatin1String(suffix))) << view << suffix;
 }
@@ -147,6 +148,18 @@ void TestCommandLine::render_explains_what_is_wrong()
     QVERIFY(!status);
     QVERIFY2(status.error().sentence().find("--calibration") != std::string::npos,
              status.error().sentence().c_str());
+    options.render = QStringLiteral("histogram");
+    options.compare = settings_.path(QStringLiteral("nothing"));
+    QVERIFY(!renderView(options));
+    options.compare = options.path; // with itself: every layer has a partner
+    QVERIFY(renderView(options));
+    QVERIFY(QFile::remove(options.output));
+    options.render = QStringLiteral("matrices");
+    status = renderView(options);
+    QVERIFY(!status);
+    QVERIFY2(status.error().sentence().find("--compare") != std::string::npos,
+             status.error().sentence().c_str());
+    options.compare.clear();
     options.render = QStringLiteral("histogram");
     options.setting = QStringLiteral("*:bits=77");
     QVERIFY(!renderView(options));

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-// A picture of every view and of the start page, light and dark, at 1× and 2×, for people to look at; checked
-// by code for emptiness and for texts that are cut off. The scale of a process is fixed at its start: each is
-// a child.
+// A picture of every view and of the start page, light and dark, at 1×, 1.5× and 2×, for people to look at;
+// checked by code for emptiness and for texts that are cut off. The scale of a process is fixed at its start:
+// each is a child.
+#include "app/workbench/comparer.h"
 #include "app/workbench/docks/export_dialog.h"
 #include "app/workbench/docks/results_dock.h"
 #include "app/workbench/main_window.h"
@@ -9,6 +10,7 @@
 #include "app/workbench/plots/channel_plot.h"
 #include "app/workbench/plots/error_plot.h"
 #include "app/workbench/plots/spectrum_plot.h"
+#include "app/workbench/views/view.h"
 #include "tests/app/gui_support.h"
 #include "tests/support/test_paths.h"
 
@@ -101,11 +103,12 @@ public:
         doTheJob();
         if (failures_ > 0)
             return failures_;
-        for (const char* view : {"channels", "spectrum"}) {
-            window_->showView(QString::fromLatin1(view));
+        for (const QString& view : viewIds()) {
+            window_->showView(view);
             window_->showView(QStringLiteral("plan"));
-            picture(*window_, QString::fromLatin1(view), 100);
+            picture(*window_, view, 100);
         }
+        comparison();
         for (const char* dock : {"results", "jobs"}) {
             window_->showView(QStringLiteral("channels"));
             window_->showView(QString::fromLatin1(dock));
@@ -163,6 +166,19 @@ private:
             fail(QStringLiteral("no error trace is drawn"));
     }
 
+    void comparison()
+    {
+        window_->comparer().startWithRun();
+        settle();
+        if (!window_->session().comparison())
+            fail(QStringLiteral("the run was not compared: %1").arg(window_->banner().text()));
+        for (const char* view : {"channels", "spectrum", "histogram"}) {
+            window_->showView(QString::fromLatin1(view));
+            picture(*window_, QStringLiteral("compare_%1").arg(QString::fromLatin1(view)), 100);
+        }
+        window_->comparer().stop();
+    }
+
     void exportDialog()
     {
         ExportDialog dialog(window_->session(), window_->workflow(), window_.get());
@@ -183,12 +199,9 @@ private:
             const int colors = distinctColors(pixmap.toImage());
             if (colors < least_colors)
                 fail(QStringLiteral("%1 shows only %2 colours").arg(file).arg(colors));
-            const int scale = qEnvironmentVariable(k_scale_variable).toInt();
-            if (pixmap.width() != widget.width() * scale)
-                fail(QStringLiteral("%1 is %2 pixels wide, not %3")
-                         .arg(file)
-                         .arg(pixmap.width())
-                         .arg(widget.width() * scale));
+            const int wide = qRound(widget.width() * qEnvironmentVariable(k_scale_variable).toDouble());
+            if (std::abs(pixmap.width() - wide) > 1)
+                fail(QStringLiteral("%1 is %2 pixels wide, not %3").arg(file).arg(pixmap.width()).arg(wide));
         }
         for (const QString& text : clippedTexts(widget))
             fail(QStringLiteral("%1: %2").arg(view, text));
@@ -223,6 +236,7 @@ void TestScreenshots::every_view_data()
 {
     QTest::addColumn<QString>("scale");
     QTest::newRow("1x") << "1";
+    QTest::newRow("1.5x") << "1.5";
     QTest::newRow("2x") << "2";
 }
 
@@ -243,7 +257,8 @@ void TestScreenshots::every_view()
     const QByteArray output = child.readAll();
     QCOMPARE(child.exitStatus(), QProcess::NormalExit);
     QVERIFY2(child.exitCode() == 0, output.constData());
-    QVERIFY(QFile::exists(pictureFile(QStringLiteral("spectrum"), true, scale)));
+    for (const QString& view : viewIds())
+        QVERIFY2(QFile::exists(pictureFile(view, true, scale)), qPrintable(view));
 }
 
 void TestScreenshots::light_and_dark_differ()

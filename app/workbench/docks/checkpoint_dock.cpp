@@ -64,9 +64,15 @@ CheckpointDock::CheckpointDock(Session& session, QWidget* parent)
     connect(model_, &QAbstractItemModel::modelReset, this, [this] {
         filter_->clear();
         tree_->expandToDepth(0);
-        const int widths[LayerTableModel::k_columns] = {170, 48, 84, 44, 72, 70, 70, 130, 64};
+        const int widths[LayerTableModel::k_columns] = {170, 48, 84, 44, 72, 70, 70, 130, 64, 76, 76, 76};
         for (int column = 0; column < LayerTableModel::k_columns; ++column)
             tree_->setColumnWidth(column, widths[column]);
+        // While two files are compared, what they differ in stands beside the names.
+        for (const int column :
+             {LayerTableModel::OtherSize, LayerTableModel::SizeChange, LayerTableModel::Difference})
+            tree_->setColumnHidden(column, !session_.comparison());
+        for (const int column : {LayerTableModel::Crest, LayerTableModel::Kurtosis, LayerTableModel::Planned})
+            tree_->setColumnHidden(column, session_.comparison() != nullptr);
         applyFilter({});
     });
 }

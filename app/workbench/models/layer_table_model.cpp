@@ -69,7 +69,7 @@ int alignment(int column)
         return Qt::AlignCenter;
     const bool number = column == LayerTableModel::Size || column == LayerTableModel::Crest
                         || column == LayerTableModel::Kurtosis || column == LayerTableModel::Done
-                        || column == LayerTableModel::ShapeColumn;
+                        || column == LayerTableModel::ShapeColumn || column >= LayerTableModel::OtherSize;
     return static_cast<int>((number ? Qt::AlignRight : Qt::AlignLeft) | Qt::AlignVCenter);
 }
 
@@ -79,17 +79,24 @@ LayerTableModel::LayerTableModel(Session& session, QObject* parent)
     : QAbstractItemModel(parent), session_(session)
 {
     connect(&session_, &Session::modelChanged, this, &LayerTableModel::rebuild);
+    connect(&session_, &Session::comparisonChanged, this, &LayerTableModel::rebuild);
+    connect(&session_, &Session::differencesChanged, this, [this] { refreshColumns(Difference, Difference); });
     connect(&session_, &Session::calibrationChanged, this, &LayerTableModel::refreshFigures);
     connect(&session_, &Session::planChanged, this, [this] { refreshColumns(Planned, Planned); });
     connect(&session_, &Session::runChanged, this, [this] {
-        done_.clear();
-        if (session_.run()) {
-            for (const LayerResult& result : session_.run()->results())
-                done_.insert(toQString(result.layer), result.quality.relative_activation_error);
-        }
+        readResults();
         refreshColumns(Done, Done);
     });
     rebuild();
+}
+
+void LayerTableModel::readResults()
+{
+    done_.clear();
+    if (!session_.run())
+        return;
+    for (const LayerResult& result : session_.run()->results())
+        done_.insert(toQString(result.layer), result.quality.relative_activation_error);
 }
 
 void LayerTableModel::rebuild()
@@ -99,7 +106,7 @@ void LayerTableModel::rebuild()
     groups_.clear();
     top_.clear();
     by_name_.clear();
-    done_.clear();
+    readResults();
     if (session_.model()) {
         std::vector<const TensorInfo*> ordered;
         for (const TensorInfo& info : session_.model()->checkpoint().tensors())
@@ -107,28 +114,70 @@ void LayerTableModel::rebuild()
         std::stable_sort(ordered.begin(), ordered.end(), [](const TensorInfo* a, const TensorInfo* b) {
             return naturallyBefore(a->name, b->name);
         });
+        addUnmatched();
         for (const TensorInfo* info : ordered)
-            addTensor(*info);
+            if (!by_name_.contains(toQString(info->name)))
+                addTensor(*info);
     }
     endResetModel();
     refreshFigures();
 }
 
-void LayerTableModel::addTensor(const TensorInfo& info)
+LayerTableModel::Tensor LayerTableModel::tensorOf(const Model& model, const TensorInfo& info) const
 {
-    static const QRegularExpression block(QStringLiteral("^(.*?\\.(\\d+))\\.(.+)$"));
     Tensor tensor;
     tensor.facts.name = toQString(info.name);
-    tensor.facts.role = roleOf(*session_.model(), tensor.facts.name);
+    tensor.facts.role = roleOf(model, tensor.facts.name);
     tensor.facts.dtype = toQString(info.type_name());
     tensor.shape = shapeText(info.shape);
     tensor.elements = element_count(info.shape);
     tensor.bytes = info.bytes;
+    return tensor;
+}
+
+/// A group on top of the list: tensors of either side that the other one has not.
+void LayerTableModel::addUnmatched()
+{
+    const auto& comparison = session_.comparison();
+    if (!comparison || comparison->matching.only_first.size() + comparison->matching.only_second.size() == 0)
+        return;
+    top_.append({true, 0});
+    groups_.append({QStringLiteral("Without a partner"), {}, 0, 0});
+    const auto add = [this](const Model& model, const std::vector<std::string>& names, bool other) {
+        for (const std::string& name : names) {
+            const TensorInfo* info = model.checkpoint().find(name);
+            if (!info)
+                continue;
+            Tensor tensor = tensorOf(model, *info);
+            tensor.other = other;
+            tensor.label = (other ? QStringLiteral("B: %1") : QStringLiteral("A: %1")).arg(tensor.facts.name);
+            tensor.group = 0;
+            tensor.position = static_cast<int>(groups_.first().tensors.size());
+            groups_.first().tensors.append(static_cast<int>(tensors_.size()));
+            groups_.first().bytes += tensor.bytes;
+            if (!other)
+                by_name_.insert(tensor.facts.name, static_cast<int>(tensors_.size()));
+            tensors_.append(tensor);
+        }
+    };
+    add(*session_.model(), comparison->matching.only_first, false);
+    add(*comparison->other.model, comparison->matching.only_second, true);
+}
+
+void LayerTableModel::addTensor(const TensorInfo& info)
+{
+    static const QRegularExpression block(QStringLiteral("^(.*?\\.(\\d+))\\.(.+)$"));
+    Tensor tensor = tensorOf(*session_.model(), info);
     QString layer = tensor.facts.name;
     if (layer.endsWith(QLatin1String(".weight")))
         layer.chop(7);
     if (session_.model()->find_linear(toStd(layer)))
         tensor.layer = layer;
+    if (const auto& comparison = session_.comparison()) {
+        const TensorInfo* partner =
+            comparison->other.model->checkpoint().find(comparison->matching.partner(info.name));
+        tensor.other_bytes = partner ? partner->bytes : 0;
+    }
 
     tensor.label = tensor.facts.name;
     const auto match = block.match(tensor.facts.name);
@@ -262,6 +311,18 @@ QVariant LayerTableModel::tensorText(const Tensor& tensor, int column) const
         return planned(tensor);
     case Done:
         return done_.contains(tensor.layer) ? formatMeasured(done_.value(tensor.layer), 3) : QString();
+    case OtherSize:
+        return tensor.other_bytes > 0 ? formatBytes(static_cast<qint64>(tensor.other_bytes)) : QString();
+    case SizeChange: {
+        const auto change = static_cast<qint64>(tensor.other_bytes) - static_cast<qint64>(tensor.bytes);
+        return tensor.other_bytes == 0 ? QString()
+               : change < 0            ? QStringLiteral("−%1").arg(formatBytes(-change))
+                                       : QStringLiteral("+%1").arg(formatBytes(change));
+    }
+    case Difference: {
+        const auto known = tensor.layer.isEmpty() ? std::nullopt : session_.difference(tensor.layer);
+        return known ? formatMeasured(*known, 3) : QString();
+    }
     default:
         return {};
     }
@@ -322,6 +383,12 @@ QVariant LayerTableModel::sortValue(const QModelIndex& index) const
         return measured(tensor.facts.kurtosis);
     case Done:
         return done_.value(tensor.layer, -1.0);
+    case OtherSize:
+        return static_cast<qulonglong>(tensor.other_bytes);
+    case SizeChange:
+        return static_cast<qlonglong>(tensor.other_bytes) - static_cast<qlonglong>(tensor.bytes);
+    case Difference:
+        return session_.difference(tensor.layer).value_or(-1.0);
     default:
         return tensorText(tensor, column);
     }
@@ -350,8 +417,8 @@ QVariant LayerTableModel::data(const QModelIndex& index, int role) const
         return tensorText(tensor, index.column());
     case Qt::ToolTipRole:
         return toolTip(tensor, index.column());
-    case TensorRole:
-        return tensor.facts.name;
+    case TensorRole: // one of the other file cannot be selected
+        return tensor.other ? QString() : tensor.facts.name;
     default:
         return {};
     }
@@ -364,7 +431,8 @@ QVariant LayerTableModel::headerData(int section, Qt::Orientation orientation, i
     static const QStringList titles = {
         QStringLiteral("Name"),     QStringLiteral("Role"),    QStringLiteral("Shape"),
         QStringLiteral("Type"),     QStringLiteral("Size"),    QStringLiteral("Max/RMS"),
-        QStringLiteral("Kurtosis"), QStringLiteral("Planned"), QStringLiteral("Result")};
+        QStringLiteral("Kurtosis"), QStringLiteral("Planned"), QStringLiteral("Result"),
+        QStringLiteral("Size of B"), QStringLiteral("Δ size"), QStringLiteral("Δ weights")};
     static const QStringList help = {
         QStringLiteral("Tensor; layers are named as on the command line"),
         QStringLiteral("What the tensor does in its block"),
@@ -375,6 +443,9 @@ QVariant LayerTableModel::headerData(int section, Qt::Orientation orientation, i
         QStringLiteral("Kurtosis of the layer's input, 3 for a Gaussian; needs calibration"),
         QStringLiteral("What the plan does with this layer"),
         QStringLiteral("Relative activation error of the finished layer"),
+        QStringLiteral("Bytes of the same tensor in the other file"),
+        QStringLiteral("Bytes in the other file less bytes here"),
+        QStringLiteral("Relative difference of the weights, ‖A − B‖ / ‖A‖"),
     };
     if (role == Qt::DisplayRole)
         return titles[section];

@@ -17,7 +17,7 @@ class LayerTableModel : public QAbstractItemModel {
     Q_OBJECT
 
 public:
-    enum Column { Name, Role, ShapeColumn, Type, Size, Crest, Kurtosis, Planned, Done, k_columns };
+    enum Column { Name, Role, ShapeColumn, Type, Size, Crest, Kurtosis, Planned, Done, OtherSize, SizeChange, Difference, k_columns };
     /// TensorRole: the full tensor name (empty for a group). FactsRow: row in facts(). SortRole: value to
     /// sort by.
     enum Roles { TensorRole = Qt::UserRole + 1, FactsRole, SortRole };
@@ -44,6 +44,8 @@ private:
         quint64 bytes = 0;
         int group = -1;   ///< index into groups_, −1: at the top
         int position = 0; ///< row under its parent
+        bool other = false;      ///< only B has it
+        quint64 other_bytes = 0; ///< of its partner in B; 0: none
     };
     struct Group {
         QString name;
@@ -57,7 +59,10 @@ private:
     };
 
     void rebuild();
+    void readResults();
     void addTensor(const TensorInfo& info);
+    void addUnmatched();
+    Tensor tensorOf(const Model& model, const TensorInfo& info) const;
     void refreshFigures();
     void refreshColumns(int first, int last);
     QVariant tensorText(const Tensor& tensor, int column) const;

@@ -138,6 +138,7 @@ void ChannelPlot::buildGraphs()
     outlier_marks_->setAntialiasedScatters(true);
     broken_marks_ = graph(QCPGraph::lsNone, tr("NaN or infinity"));
     broken_marks_->setAntialiasedScatters(true);
+    other_line_ = graph(QCPGraph::lsStepCenter, {});
     impulses_->addToLegend();
     outlier_marks_->addToLegend();
 
@@ -159,6 +160,9 @@ void ChannelPlot::restyle()
     using Token = Theme::Token;
     const QColor hot = ink(Token::Outlier);
     impulses_->setPen(QPen(ink(Token::SeriesWeight), 1.0));
+    QPen dashed(ink(Token::Text), 1.0);
+    dashed.setDashPattern({4.0, 3.0});
+    other_line_->setPen(dashed);
     outlier_impulses_->setPen(QPen(hot, 1.0));
     outlier_marks_->setPen(QPen(hot, 1.0));
     outlier_marks_->setScatterStyle(
@@ -240,6 +244,7 @@ void ChannelPlot::refresh()
     setAxis(Qt::Horizontal, AxisKind::Whole, sorted_ ? tr("channels, largest first") : tr("input channel"));
     setAxis(Qt::Vertical, log_ ? AxisKind::Log : AxisKind::Linear, axis_name(quantity_, calibrated));
     rebuildOrder();
+    rebuildOther();
     rebuildRange();
     rebuildOutliers();
 }
@@ -403,6 +408,7 @@ void ChannelPlot::layoutChanged()
         broken_heights.append(plot()->yAxis->pixelToCoord(plot()->axisRect()->bottom() - k_mark_pixels));
     }
     std::sort(broken_keys.begin(), broken_keys.end());
+    drawOther(first, last, columns);
     impulses_->setData(keys, heights, true);
     outlier_impulses_->setData(hot_keys, hot_heights, true);
     for (double& height :
@@ -539,6 +545,7 @@ QVector<QStringList> ChannelPlot::table() const
         row.append(is_outlier_[channel] ? tr("yes") : tr("no"));
         rows.append(row);
     }
+    addOtherTo(rows);
     return rows;
 }
 

@@ -31,6 +31,9 @@ public:
 
     /// A null or empty profile empties the view.
     void setProfile(std::shared_ptr<const ChannelProfile> profile, const QString& layer);
+    /// The same layer in another file or run, as a dashed line; null: none. Only quantities that both know of
+    /// are drawn.
+    void setOther(std::shared_ptr<const ChannelProfile> other, const QString& name);
 
     Quantity quantity() const { return quantity_; }
     Rule rule() const { return rule_; }
@@ -75,6 +78,9 @@ private:
     void buildControls();
     void buildGraphs();
     const VectorD* values(Quantity quantity) const;
+    void rebuildOther();
+    void addOtherTo(QVector<QStringList>& rows) const;
+    void drawOther(int first, int last, int columns);
     void rebuildOrder();
     void rebuildOutliers();
     void rebuildRange();
@@ -108,11 +114,15 @@ private:
     double reference_ = 0.0;   ///< the median, or the mean where the median is 0
     bool reference_is_mean_ = false;
     MinMaxPyramid pyramid_;
+    std::shared_ptr<const ChannelProfile> other_;
+    QString other_name_;
+    MinMaxPyramid other_pyramid_; ///< in this one's drawing order
 
     QCPGraph* impulses_ = nullptr;
     QCPGraph* outlier_impulses_ = nullptr;
     QCPGraph* outlier_marks_ = nullptr;
     QCPGraph* broken_marks_ = nullptr;
+    QCPGraph* other_line_ = nullptr;
     QCPItemStraightLine* threshold_line_ = nullptr;
     QCPItemText* threshold_label_ = nullptr;
     QCPItemStraightLine* channel_line_ = nullptr;

@@ -73,6 +73,10 @@ void SpectrumPlot::buildGraphs()
         marks->setAdaptiveSampling(false);
         curves_[static_cast<std::size_t>(i)].marks = marks;
     }
+    for (Curve& curve : others_) {
+        curve.graph = plot()->addGraph();
+        curve.graph->setAdaptiveSampling(false);
+    }
     kept_ = new QCPItemRect(plot());
     kept_->setLayer(cursorLayer());
     kept_->setPen(Qt::NoPen);
@@ -122,6 +126,11 @@ void SpectrumPlot::restyle()
                                                           QBrush(ink(Token::Base)), 7.0)
                                         : QCPScatterStyle());
         curve.marks->setScatterStyle(graph->scatterStyle());
+    }
+    for (std::size_t i = 0; i < others_.size(); ++i) {
+        QPen pen(ink(Token::SeriesWeight), i == 0 ? 1.5 : 1.0);
+        pen.setDashPattern({5.0, 3.0});
+        others_[i].graph->setPen(pen);
     }
     QColor veil = ink(Token::SeriesLowRank);
     veil.setAlphaF(paintsDark() ? 0.14F : 0.12F);
@@ -203,6 +212,7 @@ void SpectrumPlot::rebuildCurves()
         else
             curve.graph->data()->clear();
     }
+    rebuildOther();
     replotLater();
 }
 
@@ -210,7 +220,13 @@ void SpectrumPlot::rebuildRange()
 {
     double low = std::numeric_limits<double>::infinity();
     double high = 0.0;
-    for (const Curve& curve : curves_) {
+    QVector<const Curve*> drawn;
+    for (const Curve& curve : curves_)
+        drawn.append(&curve);
+    for (const Curve& curve : others_)
+        drawn.append(&curve);
+    for (const Curve* shown : std::as_const(drawn)) {
+        const Curve& curve = *shown;
         const MinMaxPyramid::Extremes found = curve.pyramid.over(0, curve.pyramid.size());
         if (found.empty())
             continue;
@@ -269,6 +285,14 @@ void SpectrumPlot::layoutChanged()
         }
         curve.graph->setData(keys, heights, true);
         curve.marks->setData(mark_keys, mark_heights, true);
+    }
+    for (Curve& curve : others_) {
+        QVector<double> keys, heights;
+        for (const int place : drawnPlaces(curve.pyramid)) {
+            keys.append(place + 1.0);
+            heights.append(curve.pyramid[place]);
+        }
+        curve.graph->setData(keys, heights, true);
     }
     rebuildCursor();
 }
@@ -432,6 +456,7 @@ QVector<QStringList> SpectrumPlot::table() const
             << QString::number(factorBytes(r));
         rows.append(row);
     }
+    addOtherTo(rows);
     return rows;
 }
 

@@ -25,6 +25,9 @@ public:
     /// A null spectrum empties the view. `out` × `in` is the weight's shape.
     void setSpectrum(std::shared_ptr<const LayerSpectrum> spectrum, const QString& layer, qint64 out,
                      qint64 in);
+    /// The same layer in another file or run, dashed: its W and, where this one is weighted too, W·H^½; null:
+    /// none.
+    void setOther(std::shared_ptr<const LayerSpectrum> other, const QString& name);
     /// Moves the cursor without any signal; clamped to 0…min(out, in) as soon as a spectrum is there.
     void setRank(int rank);
     int rank() const;
@@ -80,6 +83,8 @@ private:
     void buildGraphs();
     QVector<int> drawnPlaces(const MinMaxPyramid& pyramid) const;
     void rebuildCurves();
+    void rebuildOther();
+    void addOtherTo(QVector<QStringList>& rows) const;
     void rebuildRange();
     void rebuildCursor();
     void rebuildReadout();
@@ -101,7 +106,11 @@ private:
     bool relative_ = false;
     bool log_rank_ = false;
 
+    std::shared_ptr<const LayerSpectrum> other_;
+    QString other_name_;
+
     std::array<Curve, k_series> curves_;
+    std::array<Curve, 2> others_; ///< W and W·H^½ of the other one
     QCPItemRect* kept_ = nullptr;
     QCPItemStraightLine* cursor_ = nullptr;
     QCPItemText* cursor_label_ = nullptr;

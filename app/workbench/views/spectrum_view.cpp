@@ -13,6 +13,11 @@ public:
         : TypedView({QStringLiteral("spectrum"), QStringLiteral("Spectrum"), QStringLiteral("spectrum"),
                      QStringLiteral("Show the singular values of the selected layer")})
     {}
+    bool compares() const override { return true; }
+    void drawOther(PlotView& plot, const QString& name, const Picture& picture) const override
+    {
+        static_cast<SpectrumPlot&>(plot).setOther(std::static_pointer_cast<const LayerSpectrum>(picture), name);
+    }
 
 protected:
     Result<LayerSpectrum> read(const ViewRequest& request, Backend& backend, Monitor& monitor) const override

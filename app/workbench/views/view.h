@@ -2,33 +2,15 @@
 #pragma once
 
 #include "app/workbench/plots/plot_view.h"
-#include "core/calibration/calibration_store.h"
-#include "core/run/run.h"
+#include "app/workbench/view_side.h"
 
 #include <QString>
 #include <QVariantMap>
 
 #include <memory>
-#include <optional>
 #include <span>
 
 namespace rankscope {
-
-/// What a picture is made of: a checkpoint with what is known of it, or a run of it.
-struct ViewSide {
-    std::shared_ptr<const Model> model;
-    std::shared_ptr<const CalibrationStore> calibration; ///< may be null
-    std::shared_ptr<const Run> run;                      ///< may be null
-    bool compressed = false; ///< its weights are Q + L·R of the run, which is then there
-    QString name;            ///< of the file or run, for people
-
-    /// A layer's weight as this side has it. Reads the disk. Errors: as Model::weight, Run::decomposition.
-    Result<Matrix> weight(const LinearLayer& layer) const;
-    /// What the run made of a layer; none without a run, without that layer, and of a compressed side.
-    Result<std::optional<Decomposition>> decomposition(const LinearLayer& layer) const;
-    /// Of the layer's input; none without calibration.
-    Result<std::optional<Moments>> moments(const LinearLayer& layer) const;
-};
 
 struct ViewRequest {
     ViewSide side;

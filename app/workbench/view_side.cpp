@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-#include "app/workbench/views/view.h"
+#include "app/workbench/view_side.h"
+
+#include "app/workbench/text.h"
+
+#include <algorithm>
 
 namespace rankscope {
 
@@ -43,6 +47,29 @@ Result<std::optional<Moments>> ViewSide::moments(const LinearLayer& layer) const
     if (!moments)
         return moments.error().in(layer.name);
     return std::optional<Moments>(std::move(*moments));
+}
+
+Result<ViewSide> openOtherSide(const QString& path, const Model& first,
+                               const std::shared_ptr<const CalibrationStore>& calibration)
+{
+    ViewSide side;
+    side.path = path;
+    side.name = path.section(QLatin1Char('/'), -1, -1, QString::SectionSkipEmpty);
+    if (Run::is_run(toPath(path))) {
+        const auto run = Run::open(toPath(path));
+        if (!run)
+            return run.error();
+        side.run = *run;
+        side.compressed = true;
+    }
+    const auto model = side.run ? side.run->model() : Model::open(toPath(path));
+    if (!model)
+        return model.error();
+    side.model = *model;
+    // A run weights what the same inputs meet; of another file nothing is known.
+    if (side.compressed && side.model->checkpoint().header_hash() == first.checkpoint().header_hash())
+        side.calibration = calibration;
+    return side;
 }
 
 } // namespace rankscope

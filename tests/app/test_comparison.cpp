@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+// Compare mode in the window: a second file and a run beside the open checkpoint, in the views and the table.
+#include "app/workbench/actions.h"
+#include "app/workbench/comparer.h"
+#include "app/workbench/docks/checkpoint_dock.h"
+#include "app/workbench/main_window.h"
+#include "app/workbench/message_banner.h"
+#include "app/workbench/models/layer_table_model.h"
+#include "app/workbench/view_tabs.h"
+#include "app/workbench/widgets/data_table.h"
+#include "tests/app/gui_support.h"
+#include "tests/app/plot_hand.h"
+#include "tests/support/sample_model.h"
+
+#include <QAbstractItemModelTester>
+#include <QMenu>
+#include <QTemporaryDir>
+
+using namespace rankscope;
+using namespace rankscope::test;
+
+namespace {
+
+constexpr int k_long = 60000;
+const QString k_down_proj = QStringLiteral("model.layers.2.mlp.down_proj");
+
+int namedCurves(const PlotView& plot)
+{
+    const QCPLegend* legend = canvas(plot)->legend;
+    int count = 0;
+    for (int i = 0; i < legend->itemCount(); ++i)
+        count += legend->item(i) != nullptr ? 1 : 0;
+    return count;
+}
+
+} // namespace
+
+class TestComparison : public QObject {
+    Q_OBJECT
+
+private Q_SLOTS:
+    void initTestCase();
+    void a_changed_file();
+    void a_run();
+    void a_stranger_is_refused_with_a_sentence();
+    void cleanupTestCase() { window_.reset(); }
+
+private:
+    void compareWith(const QString& path);
+    QString cell(int column) const;
+
+    PrivateSettings settings_;
+    QTemporaryDir folder_;
+    std::unique_ptr<MainWindow> window_;
+};
+
+void TestComparison::initTestCase()
+{
+    Theme::instance().apply(*qApp, Theme::Choice::Light);
+    WindowOptions options;
+    options.backend = QStringLiteral("cpu");
+    options.work_root = folder_.filePath(QStringLiteral("work"));
+    options.remember_layout = false;
+    window_ = std::make_unique<MainWindow>(options);
+    window_->resize(1280, 800);
+    window_->show();
+    window_->openSample();
+    QTRY_VERIFY_WITH_TIMEOUT(window_->session().calibration() && window_->runner().idle(), k_long);
+    window_->session().selectLayer(k_down_proj);
+}
+
+void TestComparison::compareWith(const QString& path)
+{
+    window_->comparer().start(path);
+    QTRY_VERIFY_WITH_TIMEOUT(window_->session().comparison() && window_->runner().idle(), k_long);
+    QTest::qWait(100);
+}
+
+QString TestComparison::cell(int column) const
+{
+    const QAbstractItemModel& model = *window_->checkpointDock().tree().model();
+    const auto found =
+        model.match(model.index(0, 0), LayerTableModel::TensorRole, k_down_proj + QStringLiteral(".weight"),
+                    1, Qt::MatchExactly | Qt::MatchRecursive);
+    return found.isEmpty() ? QString() : found.first().siblingAtColumn(column).data().toString();
+}
+
+void TestComparison::a_changed_file()
+{
+    const QString other = folder_.filePath(QStringLiteral("other"));
+    QVERIFY(copy_sample(other.toStdString(), [](std::string_view name, Matrix& values) {
+        if (name == "model.layers.2.mlp.down_proj.weight")
+            values *= 1.25F;
+    }));
+    window_->showView(QStringLiteral("channels"));
+    compareWith(other);
+    DataTree& tree = window_->checkpointDock().tree();
+    QVERIFY(!tree.isColumnHidden(LayerTableModel::Difference));
+    QCOMPARE(cell(LayerTableModel::Difference), QStringLiteral("0.25"));
+    QVERIFY(!cell(LayerTableModel::OtherSize).isEmpty());
+    QVERIFY(window_->session().difference(QStringLiteral("model.layers.1.mlp.down_proj")) == 0.0);
+    for (const QString& view :
+         {QStringLiteral("channels"), QStringLiteral("spectrum"), QStringLiteral("histogram")}) {
+        window_->showView(view);
+        PlotView& plot = *window_->viewTabs().plot(view);
+        QTRY_VERIFY_WITH_TIMEOUT(window_->runner().idle() && !plot.busy(), k_long);
+        QTest::qWait(150);
+        bool named = false;
+        for (int i = 0; i < canvas(plot)->legend->itemCount(); ++i) {
+            auto* item = qobject_cast<QCPPlottableLegendItem*>(canvas(plot)->legend->item(i));
+            if (!item || !item->plottable()->name().contains(QStringLiteral("other")))
+                continue;
+            named = true;
+            QVERIFY(item->plottable()->pen().style() == Qt::CustomDashLine);
+            QVERIFY(static_cast<QCPGraph*>(item->plottable())->dataCount() > 10);
+        }
+        QVERIFY2(named || view == QLatin1String("channels"), qPrintable(view));
+        if (named)
+            QVERIFY2(plot.table().first().filter(QStringLiteral("B")).size() >= 1, qPrintable(view));
+        QVERIFY2(plot.command().contains(QStringLiteral("--compare ")), qPrintable(plot.command()));
+    }
+    window_->actions().compare_stop->trigger();
+    QVERIFY(!window_->session().comparison());
+    QVERIFY(tree.isColumnHidden(LayerTableModel::Difference));
+    QTest::qWait(50);
+    const PlotView& histogram = *window_->viewTabs().plot(QStringLiteral("histogram"));
+    QCOMPARE(namedCurves(histogram), 1);
+}
+
+void TestComparison::a_run()
+{
+    window_->workflow().run({k_down_proj});
+    QTRY_VERIFY_WITH_TIMEOUT(
+        window_->session().run() && !window_->workflow().running() && window_->runner().idle(), k_long);
+    window_->comparer().startWithRun();
+    QTRY_VERIFY_WITH_TIMEOUT(window_->session().comparison() && window_->runner().idle(), k_long);
+    QTest::qWait(100);
+    QVERIFY(window_->session().comparison()->other.compressed);
+    const auto difference = window_->session().difference(k_down_proj);
+    QVERIFY(difference && *difference > 0.0 && *difference < 1.0);
+    QVERIFY(window_->session().difference(QStringLiteral("model.layers.0.mlp.up_proj")) == 0.0);
+    // The same calibration holds: what it weights is drawn for both.
+    window_->showView(QStringLiteral("channels"));
+    QTRY_VERIFY_WITH_TIMEOUT(namedCurves(*window_->viewTabs().plot(QStringLiteral("channels"))) == 3, k_long);
+    QVERIFY(!cell(LayerTableModel::Done).isEmpty());
+    const auto rows = window_->viewTabs().plot(QStringLiteral("channels"))->table();
+    QVERIFY2(rows.first().constLast().startsWith(QStringLiteral("Δ")), qPrintable(rows.first().constLast()));
+    QCOMPARE(rows.constLast().size(), rows.first().size());
+    // Ctrl+B offers what there is.
+    window_->actions().compare->trigger();
+    auto* menu = window_->findChild<QMenu*>(QStringLiteral("compare_menu"));
+    QVERIFY(menu && menu->actions().size() >= 4);
+    menu->close();
+    window_->actions().compare_stop->trigger();
+}
+
+void TestComparison::a_stranger_is_refused_with_a_sentence()
+{
+    window_->comparer().start(folder_.filePath(QStringLiteral("nothing here")));
+    QTRY_VERIFY_WITH_TIMEOUT(window_->banner().text().contains(QStringLiteral("Not compared")), k_long);
+    QVERIFY(!window_->session().comparison());
+    // Half of the tensors are elsewhere: these are on top, and no one is lost.
+    const auto model = window_->session().model();
+    auto comparison = std::make_shared<Comparison>();
+    comparison->other.model = model;
+    comparison->other.name = QStringLiteral("made up");
+    bool even = false;
+    for (const TensorInfo& info : model->checkpoint().tensors()) {
+        if ((even = !even))
+            comparison->matching.pairs.emplace_back(info.name, info.name);
+        else {
+            comparison->matching.only_first.push_back(info.name);
+            comparison->matching.only_second.push_back(info.name);
+        }
+    }
+    LayerTableModel table(window_->session());
+    QAbstractItemModelTester tester(&table, QAbstractItemModelTester::FailureReportingMode::QtTest);
+    window_->session().setComparison(comparison);
+    QCOMPARE(table.index(0, 0).data().toString(), QStringLiteral("Without a partner"));
+    QCOMPARE(table.rowCount(table.index(0, 0)), static_cast<int>(2 * comparison->matching.only_first.size()));
+    int rows = 0;
+    for (int i = 0; i < table.rowCount(); ++i)
+        rows += std::max(1, table.rowCount(table.index(i, 0)));
+    QCOMPARE(rows, static_cast<int>(model->checkpoint().tensors().size()
+                                    + comparison->matching.only_second.size()));
+    window_->session().setComparison(nullptr);
+}
+
+QTEST_MAIN(TestComparison)
+#include "test_comparison.moc"

@@ -231,7 +231,7 @@ void ActivationsPlot::rebuildList()
     const TokenActivations& all = picture_->activations;
     const QString line = tr("%1 at %2: channel %3, %4");
     if (all.massive.empty())
-        strong_box_->addItem(tr("No massive activation after this block"));
+        strong_box_->addItem(tr("No massive activation"));
     for (const TokenEntry& entry : all.massive) {
         // Positions of the stretch; of an expert's input only some are rows.
         const auto row = std::find(all.positions.begin(), all.positions.end(), entry.token);

@@ -200,17 +200,9 @@ Status show_grid(Scene& scene)
     const Matrix left = scene.input.weight - first->start_low_rank;
     const QuantizedMatrix& q = first->quantized;
     const Matrix values = q.dequantize();
-    const Index width = q.grid.group_width(left.cols());
-    Matrix steps = left;
-    for (Index i = 0; i < steps.rows(); ++i)
-        for (Index j = 0; j < steps.cols(); ++j) {
-            const float step = q.scales(i, j / width);
-            const float zero = q.zeros.size() > 0 ? q.zeros(i, j / width) : 0.0F;
-            steps(i, j) = step > 0.0F ? left(i, j) / step + zero : zero;
-        }
     HistogramPicture picture =
         histogram_picture("W − L₀·R₀ on the grid of Q", "value / step + zero point, of its group",
-                          std::vector<ValueSeries>{{"W − L₀·R₀", SeriesRole::Residual, &steps}}, 161);
+                          std::vector<ValueSeries>{{"W − L₀·R₀", SeriesRole::Residual, &left, &q}}, 161);
     const auto levels = static_cast<int>(std::exp2(static_cast<double>(k_bits)));
     for (int level = 0; level < levels; ++level)
         picture.levels.push_back(level);

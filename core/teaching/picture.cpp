@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/teaching/picture.h"
 
+#include "core/quantize/value_histogram.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -111,31 +113,28 @@ HistogramPicture histogram_picture(std::string title, std::string x_label,
     HistogramPicture picture;
     picture.title = std::move(title);
     picture.x_label = std::move(x_label);
-    double low = 0.0, high = 0.0;
-    for (const ValueSeries& input : inputs)
-        if (input.values->size() > 0) {
-            low = std::min(low, static_cast<double>(input.values->minCoeff()));
-            high = std::max(high, static_cast<double>(input.values->maxCoeff()));
-        }
-    if (!(low < high)) {
-        low = -1.0;
-        high = 1.0;
-    }
-    picture.low = low;
-    picture.high = high;
+    const QuantizedMatrix none{};
+    const auto counted = [&none](const ValueSeries& input) {
+        return HistogramInput{*input.values,
+                              input.grid ? *input.grid : none,
+                              {},
+                              input.grid ? ValueUnit::Steps : ValueUnit::Plain};
+    };
+    ValueRange range; // holds 0
     for (const ValueSeries& input : inputs) {
-        HistogramPicture::Series series{input.name, input.role, VectorD::Zero(bins), 0.0, 0.0};
-        const Matrix& values = *input.values;
-        for (Index i = 0; i < values.size(); ++i) {
-            const double share = (static_cast<double>(values.data()[i]) - low) / (high - low);
-            const auto bin = static_cast<Index>(share * static_cast<double>(bins));
-            series.counts[std::clamp<Index>(bin, 0, bins - 1)] += 1.0;
-        }
-        if (values.size() > 0) {
-            series.lowest = static_cast<double>(values.minCoeff());
-            series.highest = static_cast<double>(values.maxCoeff());
-        }
-        picture.series.push_back(std::move(series));
+        const ValueRange own = value_range(counted(input));
+        range = {std::min(range.low, own.low), std::max(range.high, own.high)};
+    }
+    if (!(range.low < range.high))
+        range = {-1.0, 1.0};
+    picture.low = range.low;
+    picture.high = range.high;
+    for (const ValueSeries& input : inputs) {
+        const ValueHistogram histogram = value_histogram(counted(input), range, static_cast<int>(bins));
+        VectorD counts(bins);
+        std::copy(histogram.counts.begin(), histogram.counts.end(), counts.begin());
+        picture.series.push_back(
+            {input.name, input.role, std::move(counts), histogram.minimum, histogram.maximum});
     }
     return picture;
 }

@@ -10,6 +10,8 @@
 
 namespace rankscope {
 
+struct QuantizedMatrix;
+
 /// What a series or a map shows; every face gives it the color and line that it has everywhere.
 enum class SeriesRole : std::uint8_t { Weight, Quantized, LowRank, Residual, Outlier };
 
@@ -118,8 +120,9 @@ struct ValueSeries {
     std::string name;
     SeriesRole role = SeriesRole::Weight;
     const Matrix* values = nullptr;
+    const QuantizedMatrix* grid = nullptr; ///< count in its steps, zero points added; null: as they are
 };
-/// From the smallest value, or 0, to the largest, or 0.
+/// From the smallest value, or 0, to the largest, or 0. Values that are not finite are not counted.
 HistogramPicture histogram_picture(std::string title, std::string x_label,
                                    std::span<const ValueSeries> inputs, Index bins = 81);
 

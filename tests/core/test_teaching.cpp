@@ -101,6 +101,19 @@ void TestTeaching::histograms_count_every_value()
     const Matrix nothing = Matrix::Zero(2, 2);
     const std::vector<ValueSeries> zero{{"z", SeriesRole::Weight, &nothing}};
     QCOMPARE(histogram_picture("t", "x", zero, 4).series[0].counts.sum(), 4.0);
+
+    QuantizedMatrix grid; // two groups a row, each with a step of its own
+    grid.grid.bits = 2;
+    grid.grid.group = 2;
+    grid.grid.symmetric = false;
+    grid.scales = Matrix{{0.5F, 0.25F}};
+    grid.zeros = Matrix{{1.0F, 2.0F}};
+    const Matrix both{{-0.5F, 1.0F, -0.5F, 0.25F}};
+    const std::vector<ValueSeries> steps{{"s", SeriesRole::Residual, &both, &grid}};
+    const HistogramPicture on_grid = histogram_picture("t", "x", steps, 3);
+    QCOMPARE(on_grid.low, 0.0);
+    QCOMPARE(on_grid.high, 3.0);
+    QVERIFY(on_grid.series[0].counts == VectorD({{2.0, 0.0, 2.0}})); // codes 0, 3, 0, 3
 }
 
 void TestTeaching::shares_and_quantiles()

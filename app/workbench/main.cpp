@@ -110,8 +110,11 @@ int showWindow(QApplication& application, const LaunchOptions& options)
             window.session().selectLayer(options.layer);
         if (!options.view.isEmpty())
             window.showView(options.view);
-        if (options.run)
-            workflow.run();
+        if (!options.run)
+            return;
+        if (!window.session().calibration() && window.session().model()->architecture().runs())
+            workflow.calibrate({}); // the run waits for it
+        workflow.run();
     });
     if (!options.tour.isEmpty())
         showTourOnceOpen(window, options);

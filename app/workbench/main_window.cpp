@@ -86,7 +86,6 @@ MainWindow::MainWindow(const WindowOptions& options, QWidget* parent)
 
     const QSize available = QGuiApplication::primaryScreen()->availableSize();
     resize(QSize(1280, 800).boundedTo(available));
-    workspaces_->reset();
     setWorkspaceVisible(false);
     if (options_.remember_layout) {
         restoreGeometry(settings::geometry());

@@ -54,7 +54,7 @@ private:
     QMainWindow& window_;
     WorkspaceDocks docks_;
     Kind current_ = Kind::Explore;
-    bool shown_ = true;
+    bool shown_ = false;
     QHash<int, QByteArray> layouts_;
 };
 

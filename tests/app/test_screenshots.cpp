@@ -92,7 +92,7 @@ public:
         options.backend = QStringLiteral("cpu");
         options.work_root = qEnvironmentVariable(k_work_variable);
         options.remember_layout = false;
-    options.restore_plan = false;
+        options.restore_plan = false;
         window_ = std::make_unique<MainWindow>(options);
         window_->resize(1280, 800);
         window_->show();

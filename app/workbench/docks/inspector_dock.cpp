@@ -7,6 +7,7 @@
 #include "app/workbench/widgets/eliding_label.h"
 #include "core/methods/method.h"
 
+#include <QEvent>
 #include <QFormLayout>
 #include <QLabel>
 #include <QScrollArea>
@@ -34,6 +35,18 @@ const QString k_channel = QStringLiteral("Channel");
 const QString k_channel_weight = QStringLiteral("Weight max");
 const QString k_channel_energy = QStringLiteral("Share of energy");
 const QString k_channel_hessian = QStringLiteral("H_jj");
+
+/// What a scroll area shows: as high as its wrapped lines are at this width, which the area itself does not ask.
+class WrappedPage : public QWidget {
+protected:
+    bool event(QEvent* event) override
+    {
+        const bool done = QWidget::event(event);
+        if ((event->type() == QEvent::Resize || event->type() == QEvent::LayoutRequest) && layout())
+            setMinimumHeight(layout()->heightForWidth(width()));
+        return done;
+    }
+};
 
 QString shortWorkFolder(const QString& folder) { return folder.section(QLatin1Char('/'), -2); }
 
@@ -64,7 +77,7 @@ InspectorDock::InspectorDock(Session& session, QWidget* parent)
     for (const QString& name : {k_channel, k_channel_weight, k_channel_hessian, k_channel_energy})
         set(name, {});
 
-    auto* content = new QWidget;
+    auto* content = new WrappedPage;
     content->setLayout(form_);
     auto* scroll = new QScrollArea;
     scroll->setWidgetResizable(true);

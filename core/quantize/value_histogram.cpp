@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/quantize/value_histogram.h"
 
-#include "core/base/thread_pool.h"
 #include "core/compute/grid_levels.h"
+#include "core/tensor/row_tiles.h"
 
 #include <algorithm>
 #include <cmath>
@@ -10,8 +10,6 @@
 
 namespace rankscope {
 namespace {
-
-constexpr Index k_rows_per_tile = 64;
 
 /// The groups that a choice names: rows [first_row, last_row), places [first_group, last_group).
 struct Chosen {
@@ -143,22 +141,6 @@ std::pair<Index, Index> typical_group(const QuantizedMatrix& matrix, const Chose
     return *middle;
 }
 
-/// Calls body(tile, first row, last row) for tiles of a fixed size.
-template <class Body>
-void each_tile(const Chosen& chosen, const Body& body)
-{
-    const Index tiles = (chosen.rows() + k_rows_per_tile - 1) / k_rows_per_tile;
-    parallel_for(0, tiles, [&](std::int64_t tile) {
-        const Index first = chosen.first_row + static_cast<Index>(tile) * k_rows_per_tile;
-        body(static_cast<std::size_t>(tile), first, std::min(first + k_rows_per_tile, chosen.last_row));
-    });
-}
-
-std::size_t tile_count(const Chosen& chosen)
-{
-    return static_cast<std::size_t>((chosen.rows() + k_rows_per_tile - 1) / k_rows_per_tile);
-}
-
 /// Values below and above what a group keeps, and those it makes zero.
 struct Losses {
     std::uint64_t values = 0;
@@ -168,8 +150,8 @@ struct Losses {
 
 Losses losses_of(const HistogramInput& input, const Chosen& chosen)
 {
-    std::vector<Losses> parts(tile_count(chosen));
-    each_tile(chosen, [&](std::size_t tile, Index first, Index last) {
+    std::vector<Losses> parts(row_tile_count(chosen.rows()));
+    each_row_tile(chosen.first_row, chosen.last_row, [&](std::size_t tile, Index first, Index last) {
         Losses& part = parts[tile];
         for (Index row = first; row < last; ++row) {
             for (Index group = chosen.first_group; group < chosen.last_group; ++group) {
@@ -232,8 +214,8 @@ void each_value(const HistogramInput& input, const Chosen& chosen, Index first, 
 ValueRange value_range(const HistogramInput& input)
 {
     const Chosen chosen = chosen_groups(input);
-    std::vector<Part> parts(tile_count(chosen));
-    each_tile(chosen, [&](std::size_t tile, Index first, Index last) {
+    std::vector<Part> parts(row_tile_count(chosen.rows()));
+    each_row_tile(chosen.first_row, chosen.last_row, [&](std::size_t tile, Index first, Index last) {
         Part& part = parts[tile];
         each_value(input, chosen, first, last, [&part](double value) {
             if (!std::isfinite(value))
@@ -262,9 +244,9 @@ ValueHistogram value_histogram(const HistogramInput& input, const ValueRange& ra
         bins = 1;
     }
     const Chosen chosen = chosen_groups(input);
-    std::vector<Part> parts(tile_count(chosen));
+    std::vector<Part> parts(row_tile_count(chosen.rows()));
     const double per_value = bins / (result.high - result.low);
-    each_tile(chosen, [&](std::size_t tile, Index first, Index last) {
+    each_row_tile(chosen.first_row, chosen.last_row, [&](std::size_t tile, Index first, Index last) {
         Part& part = parts[tile];
         part.counts.resize(static_cast<std::size_t>(bins));
         each_value(input, chosen, first, last, [&](double value) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/tensor/magnitude_pyramid.h"
 
-#include "core/base/thread_pool.h"
+#include "core/tensor/row_tiles.h"
 
 #include <algorithm>
 #include <cmath>
@@ -9,17 +9,6 @@
 
 namespace rankscope {
 namespace {
-
-constexpr Index k_rows_per_tile = 64;
-
-template <class Body>
-void each_tile(Index rows, const Body& body)
-{
-    parallel_for(0, (rows + k_rows_per_tile - 1) / k_rows_per_tile, [&](std::int64_t tile) {
-        const Index first = static_cast<Index>(tile) * k_rows_per_tile;
-        body(static_cast<std::size_t>(tile), first, std::min(first + k_rows_per_tile, rows));
-    });
-}
 
 /// The one of larger magnitude; NaN, and what stands for it, wins.
 float stronger(float a, float b)
@@ -32,7 +21,7 @@ float stronger(float a, float b)
 Matrix halved(const Matrix& finer)
 {
     Matrix result((finer.rows() + 1) / 2, (finer.cols() + 1) / 2);
-    each_tile(result.rows(), [&](std::size_t, Index first, Index last) {
+    each_row_tile(0, result.rows(), [&](std::size_t, Index first, Index last) {
         for (Index row = first; row < last; ++row) {
             const float* upper = finer.data() + 2 * row * finer.cols();
             const float* lower = 2 * row + 1 < finer.rows() ? upper + finer.cols() : upper;
@@ -68,9 +57,8 @@ void MagnitudePyramid::measure()
         std::uint64_t finite = 0;
     };
     const Matrix& values = levels_.front();
-    std::vector<Part> parts(
-        static_cast<std::size_t>((values.rows() + k_rows_per_tile - 1) / k_rows_per_tile));
-    each_tile(values.rows(), [&](std::size_t tile, Index first, Index last) {
+    std::vector<Part> parts(row_tile_count(values.rows()));
+    each_row_tile(0, values.rows(), [&](std::size_t tile, Index first, Index last) {
         Part& part = parts[tile];
         for (Index i = first * values.cols(); i < last * values.cols(); ++i) {
             const double value = values.data()[i];

@@ -140,6 +140,20 @@ Result<std::unique_ptr<Backend>> make_vulkan_backend(int index, const VulkanOpti
     }
 }
 
+/// Asks a device that has timestamps, and switches its measuring on.
+template <class T>
+static Result<T> measured(Backend& backend, T (gpu::VulkanBackend::*ask)())
+{
+    auto* vulkan = dynamic_cast<gpu::VulkanBackend*>(&backend);
+    try {
+        if (vulkan == nullptr || !vulkan->measure(true))
+            return no_timestamps(backend);
+        return (vulkan->*ask)();
+    } catch (const BackendFailure& failure) {
+        return failure.error();
+    }
+}
+
 TransferCounts transfer_counts(const Backend& backend)
 {
     const auto* vulkan = dynamic_cast<const gpu::VulkanBackend*>(&backend);
@@ -148,14 +162,7 @@ TransferCounts transfer_counts(const Backend& backend)
 
 Result<std::vector<TilingRate>> tune_products(Backend& backend)
 {
-    auto* vulkan = dynamic_cast<gpu::VulkanBackend*>(&backend);
-    try {
-        if (vulkan == nullptr || !vulkan->measure(true))
-            return no_timestamps(backend);
-        return vulkan->tune();
-    } catch (const BackendFailure& failure) {
-        return failure.error();
-    }
+    return measured<std::vector<TilingRate>>(backend, &gpu::VulkanBackend::tune);
 }
 
 std::string product_tiling(const Backend& backend)
@@ -186,14 +193,7 @@ KernelTimes kernel_times(Backend& backend)
 
 Result<DevicePeak> measure_peak(Backend& backend)
 {
-    auto* vulkan = dynamic_cast<gpu::VulkanBackend*>(&backend);
-    try {
-        if (vulkan == nullptr || !vulkan->measure(true))
-            return no_timestamps(backend);
-        return vulkan->peak();
-    } catch (const BackendFailure& failure) {
-        return failure.error();
-    }
+    return measured<DevicePeak>(backend, &gpu::VulkanBackend::peak);
 }
 
 void inject_faults(Backend& backend, const VulkanFaults& faults)

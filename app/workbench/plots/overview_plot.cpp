@@ -19,6 +19,7 @@ constexpr double k_nan = std::numeric_limits<double>::quiet_NaN();
 constexpr double k_factor = 8.0;       ///< medians above which a channel counts as an outlier, as in Channels
 constexpr double k_share = 0.5;        ///< of the rows in which a persistent one is
 constexpr double k_most_decades = 4.0; ///< what lies further below the largest value is as dark as can be
+constexpr double k_below_median = 4.0;
 constexpr int k_most_labels = 12;
 constexpr int k_most_listed = 8;
 
@@ -181,13 +182,16 @@ void OverviewPlot::rebuild()
     setAxis(Qt::Horizontal, AxisKind::Whole, tr("input channel"));
     setAxis(Qt::Vertical, AxisKind::Whole, tr("block"));
     const auto ticker = QSharedPointer<QCPAxisTickerText>::create();
-    const std::size_t step = std::max<std::size_t>(1, rows_.size() / k_most_labels);
+    int step = 1; // of blocks: 1, 2, 5, 10 …
+    for (int i = 0; !rows_.empty() && rows_.back()->block / step > k_most_labels; ++i)
+        step = step * (i % 3 == 1 ? 5 : 4) / 2;
     int labelled = -1;
-    for (std::size_t i = 0; i < rows_.size(); i += 1) {
-        if (rows_[i]->block == labelled || (i % step != 0 && rows_.size() > k_most_labels))
+    for (std::size_t i = 0; i < rows_.size(); ++i) {
+        const int block = rows_[i]->block;
+        if (block == labelled || block % step != 0)
             continue;
-        labelled = rows_[i]->block;
-        ticker->addTick(static_cast<double>(i) + 0.5, QString::number(labelled));
+        labelled = block;
+        ticker->addTick(static_cast<double>(i) + 0.5, QString::number(block));
     }
     plot()->yAxis->setTicker(ticker);
     setLimits(-0.5, std::max(channels_, 1) - 0.5, 0.0,
@@ -212,7 +216,8 @@ void OverviewPlot::rebuild()
     replotLater();
 }
 
-/// Logarithmic, from the smallest value above zero to the largest.
+/// Logarithmic, from well below the calmest row's middle to the largest value: a few channels that carry next
+/// to nothing would else take most of the colors.
 void OverviewPlot::rebuildScale()
 {
     medians_.assign(rows_.size(), 1.0);
@@ -234,7 +239,14 @@ void OverviewPlot::rebuildScale()
     }
     if (!(high_ > 0.0))
         low_ = high_ = 1.0;
-    low_ = std::max(low_, high_ * std::pow(10.0, -k_most_decades));
+    double calmest = high_;
+    for (std::size_t i = 0; i < rows_.size(); ++i) {
+        const double median =
+            quantity_ == Quantity::ActivationMax ? rows_[i]->median_max_abs : rows_[i]->median_rms;
+        if (median > 0.0)
+            calmest = std::min(calmest, median / medians_[i]);
+    }
+    low_ = std::max({low_, high_ * std::pow(10.0, -k_most_decades), calmest / k_below_median});
     if (!(low_ < high_))
         low_ = high_ / 10.0;
     scale_->setDataRange(QCPRange(low_, high_));

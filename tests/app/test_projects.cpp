@@ -19,8 +19,23 @@ using namespace rankscope;
 using namespace rankscope::test;
 
 namespace {
+
 constexpr int k_long = 60000;
+
+/// What the file holds then; empty if it cannot be written, or the text is not in it.
+QByteArray replaceText(const QString& name, const char* text, const char* other)
+{
+    QFile file(name);
+    if (!file.open(QIODevice::ReadWrite))
+        return {};
+    QByteArray bytes = file.readAll();
+    if (!bytes.contains(text))
+        return {};
+    bytes.replace(text, other);
+    return file.resize(0) && file.seek(0) && file.write(bytes) == bytes.size() ? bytes : QByteArray();
 }
+
+} // namespace
 
 class TestProjects : public QObject {
     Q_OBJECT
@@ -204,14 +219,7 @@ void TestProjects::a_checkpoint_that_moved_is_said()
     open({});
     const QString file = settings_->path(QStringLiteral("moved.rankscope.json"));
     save(file);
-    QFile written(file);
-    QVERIFY(written.open(QIODevice::ReadWrite));
-    QByteArray text = written.readAll();
-    text.replace("resources/sample", "resources/elsewhere");
-    written.resize(0);
-    written.seek(0);
-    written.write(text);
-    written.close();
+    QVERIFY(!replaceText(file, "resources/sample", "resources/elsewhere").isEmpty());
     openWindow();
     window_->openPath(file);
     QTRY_VERIFY_WITH_TIMEOUT(window_->banner().text().contains(QStringLiteral("elsewhere")), k_long);
@@ -223,14 +231,8 @@ void TestProjects::a_project_of_a_newer_program_is_not_overwritten()
     open({});
     const QString file = settings_->path(QStringLiteral("newer.rankscope.json"));
     save(file);
-    QFile written(file);
-    QVERIFY(written.open(QIODevice::ReadWrite));
-    QByteArray text = written.readAll();
-    text.replace("\"schema\": 1", "\"schema\": 7");
-    written.resize(0);
-    written.seek(0);
-    written.write(text);
-    written.close();
+    const QByteArray text = replaceText(file, "\"schema\": 1", "\"schema\": 7");
+    QVERIFY(!text.isEmpty());
     openWindow();
     open(file);
     edit(1, 4);
@@ -238,6 +240,7 @@ void TestProjects::a_project_of_a_newer_program_is_not_overwritten()
     window_->actions().save_project->trigger();
     QTRY_COMPARE_WITH_TIMEOUT(failed.size(), 1, k_long);
     QVERIFY(window_->banner().text().contains(QStringLiteral("newer program")));
+    QFile written(file);
     QVERIFY(written.open(QIODevice::ReadOnly));
     QCOMPARE(written.readAll(), text);
 }

@@ -129,36 +129,15 @@ void ActivationsPlot::buildItems()
         (*item)->setLayer(cursorLayer());
         (*item)->setBrush(Qt::NoBrush);
     }
-    QCPLayoutGrid* grid = plot()->plotLayout();
-    int row = 0;
-    for (int i = 0; i < grid->rowCount(); ++i)
-        if (grid->element(i, 0) == plot()->axisRect())
-            row = i;
-    scale_ = new QCPColorScale(plot());
-    grid->addElement(row, 1, scale_);
-    scale_->setType(QCPAxis::atRight);
-    scale_->setBarWidth(12);
-    scale_->setRangeDrag(false);
-    scale_->setRangeZoom(false);
-    auto* same = new QCPMarginGroup(plot());
-    plot()->axisRect()->setMarginGroup(QCP::msTop | QCP::msBottom, same);
-    scale_->setMarginGroup(QCP::msTop | QCP::msBottom, same);
+    scale_ = addColorScale();
 }
 
 void ActivationsPlot::restyle()
 {
     cell_->setPen(QPen(ink(Theme::Token::Outlier), 2.0));
     column_->setPen(QPen(ink(Theme::Token::Outlier), 1.0, Qt::DashLine));
-    const QFont small = plot()->xAxis->tickLabelFont();
-    image_->setInks(ink(Theme::Token::Error), small);
-    QCPAxis* axis = scale_->axis();
-    axis->setTickLabelColor(ink(Theme::Token::Text));
-    axis->setLabelColor(ink(Theme::Token::Text));
-    axis->setTickLabelFont(small);
-    axis->setLabelFont(small);
-    axis->setBasePen(QPen(ink(Theme::Token::Muted)));
-    axis->setTickPen(QPen(ink(Theme::Token::Muted)));
-    axis->setSubTickPen(Qt::NoPen);
+    image_->setInks(ink(Theme::Token::Error), plot()->xAxis->tickLabelFont());
+    inkAxis(scale_->axis());
     rebuildColors();
 }
 

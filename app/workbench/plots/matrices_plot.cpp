@@ -176,28 +176,13 @@ void MatricesPlot::restyle()
         panel.title->setFont(small);
         panel.title->setTextColor(ink(Theme::Token::Text));
         panel.rect->setBackground(QBrush(ink(Theme::Token::Base)));
-        for (const QCPAxis::AxisType type : {QCPAxis::atBottom, QCPAxis::atLeft}) {
-            QCPAxis* axis = panel.rect->axis(type);
-            axis->setTickLabelColor(ink(Theme::Token::Text));
-            axis->setLabelColor(ink(Theme::Token::Text));
-            axis->setTickLabelFont(small);
-            axis->setLabelFont(small);
-            axis->setBasePen(QPen(ink(Theme::Token::Muted)));
-            axis->setTickPen(QPen(ink(Theme::Token::Muted)));
-            axis->setSubTickPen(Qt::NoPen);
-        }
+        for (const QCPAxis::AxisType type : {QCPAxis::atBottom, QCPAxis::atLeft})
+            inkAxis(panel.rect->axis(type));
         panel.image->setInks(ink(Theme::Token::Error), small);
         panel.cell->setPen(QPen(ink(Theme::Token::Outlier), 2.0));
         panel.column->setPen(QPen(ink(Theme::Token::Outlier), 1.0, Qt::DashLine));
     }
-    QCPAxis* axis = scale_->axis();
-    axis->setTickLabelColor(ink(Theme::Token::Text));
-    axis->setLabelColor(ink(Theme::Token::Text));
-    axis->setTickLabelFont(small);
-    axis->setLabelFont(small);
-    axis->setBasePen(QPen(ink(Theme::Token::Muted)));
-    axis->setTickPen(QPen(ink(Theme::Token::Muted)));
-    axis->setSubTickPen(Qt::NoPen);
+    inkAxis(scale_->axis());
     rebuildColors();
 }
 

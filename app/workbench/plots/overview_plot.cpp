@@ -84,24 +84,10 @@ void OverviewPlot::buildItems()
     plot()->xAxis->grid()->setVisible(false);
     plot()->yAxis->grid()->setVisible(false);
 
-    QCPLayoutGrid* grid = plot()->plotLayout();
-    int row = 0;
-    for (int i = 0; i < grid->rowCount(); ++i)
-        if (grid->element(i, 0) == plot()->axisRect())
-            row = i;
-    scale_ = new QCPColorScale(plot());
-    grid->addElement(row, 1, scale_);
-    scale_->setType(QCPAxis::atRight);
-    scale_->setBarWidth(12);
-    scale_->setRangeDrag(false);
-    scale_->setRangeZoom(false);
+    scale_ = addColorScale();
     scale_->setDataScaleType(QCPAxis::stLogarithmic);
     scale_->axis()->setTicker(QSharedPointer<QCPAxisTickerLog>::create());
     scale_->axis()->setNumberPrecision(0);
-    auto* same = new QCPMarginGroup(plot());
-    for (QCPLayoutElement* element :
-         {static_cast<QCPLayoutElement*>(plot()->axisRect()), static_cast<QCPLayoutElement*>(scale_)})
-        element->setMarginGroup(QCP::msTop | QCP::msBottom, same);
     QCPColorGradient gradient;
     gradient.clearColorStops();
     for (int i = 0; i <= 10; ++i)
@@ -112,14 +98,7 @@ void OverviewPlot::buildItems()
 void OverviewPlot::restyle()
 {
     cursor_->setPen(QPen(ink(Theme::Token::Outlier), 2.0));
-    QCPAxis* axis = scale_->axis();
-    axis->setTickLabelColor(ink(Theme::Token::Text));
-    axis->setLabelColor(ink(Theme::Token::Text));
-    axis->setTickLabelFont(plot()->xAxis->tickLabelFont());
-    axis->setLabelFont(plot()->xAxis->labelFont());
-    axis->setBasePen(QPen(ink(Theme::Token::Muted)));
-    axis->setTickPen(QPen(ink(Theme::Token::Muted)));
-    axis->setSubTickPen(Qt::NoPen);
+    inkAxis(scale_->axis());
     rebuildCursor();
 }
 

@@ -188,6 +188,37 @@ QString PlotView::summary() const { return message_.isEmpty() ? title_text_ : me
 
 QVector<QStringList> PlotView::table() const { return {}; }
 
+void PlotView::inkAxis(QCPAxis* axis) const
+{
+    const QFont font = plot_->xAxis->tickLabelFont();
+    axis->setTickLabelColor(ink(Theme::Token::Text));
+    axis->setLabelColor(ink(Theme::Token::Text));
+    axis->setTickLabelFont(font);
+    axis->setLabelFont(font);
+    axis->setBasePen(QPen(ink(Theme::Token::Muted)));
+    axis->setTickPen(QPen(ink(Theme::Token::Muted)));
+    axis->setSubTickPen(Qt::NoPen);
+}
+
+QCPColorScale* PlotView::addColorScale()
+{
+    QCPLayoutGrid* grid = plot_->plotLayout();
+    int row = 0;
+    for (int i = 0; i < grid->rowCount(); ++i)
+        if (grid->element(i, 0) == plot_->axisRect())
+            row = i;
+    auto* scale = new QCPColorScale(plot_);
+    grid->addElement(row, 1, scale);
+    scale->setType(QCPAxis::atRight);
+    scale->setBarWidth(12);
+    scale->setRangeDrag(false);
+    scale->setRangeZoom(false);
+    auto* same = new QCPMarginGroup(plot_);
+    plot_->axisRect()->setMarginGroup(QCP::msTop | QCP::msBottom, same);
+    scale->setMarginGroup(QCP::msTop | QCP::msBottom, same);
+    return scale;
+}
+
 void PlotView::setAxis(Qt::Orientation orientation, AxisKind kind, const QString& label)
 {
     QCPAxis* axis = orientation == Qt::Horizontal ? plot_->xAxis : plot_->yAxis;

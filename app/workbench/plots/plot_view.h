@@ -11,6 +11,7 @@
 #include <QWidget>
 
 class QCPAxis;
+class QCPColorScale;
 class QCPGraph;
 class QCPItemText;
 class QCPLayer;
@@ -89,6 +90,10 @@ protected:
     /// Colours of the scheme in use: the theme's, or light during an export for paper.
     QColor ink(Theme::Token token) const { return Theme::color(token, paint_dark_); }
     bool paintsDark() const { return paint_dark_; }
+    /// Ink and font of the plot's own axes for one beside them: of a color scale, of a panel. For restyle().
+    void inkAxis(QCPAxis* axis) const;
+    /// At the right of the axes and as high as they are; neither dragged nor zoomed.
+    QCPColorScale* addColorScale();
 
     enum class AxisKind { Linear, Whole, Log, LogWhole };
     void setAxis(Qt::Orientation orientation, AxisKind kind, const QString& label);

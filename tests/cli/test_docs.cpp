@@ -22,6 +22,28 @@ class TestDocs : public QObject {
         return source.open(QIODevice::ReadOnly) ? QString::fromUtf8(source.readAll()) : QString();
     }
 
+    static QString without_code(QString text)
+    {
+        return text.remove(QRegularExpression("^```.*?^```", QRegularExpression::DotMatchesEverythingOption
+                                                                 | QRegularExpression::MultilineOption));
+    }
+
+    /// What headings are called in links: lower case, spaces as hyphens, other signs left out.
+    static QStringList anchors(const QString& page)
+    {
+        const QRegularExpression heading("^#+ (.+)$", QRegularExpression::MultilineOption);
+        QStringList names;
+        const QString text = without_code(page);
+        for (auto match = heading.globalMatch(text); match.hasNext();)
+            names << match.next()
+                         .captured(1)
+                         .toLower()
+                         .remove(
+                             QRegularExpression("[^\\w\\- ]", QRegularExpression::UseUnicodePropertiesOption))
+                         .replace(' ', '-');
+        return names;
+    }
+
 private Q_SLOTS:
     void methods_page_is_what_the_program_prints()
     {
@@ -143,6 +165,28 @@ private Q_SLOTS:
         QVERIFY2(unknown.isEmpty(), qPrintable(unknown.join('\n')));
     }
 
+    /// Code in the pages of worked examples is quoted from sources that are compiled.
+    void quotations_are_what_the_sources_say()
+    {
+        const QDir root(QStringLiteral(RANKSCOPE_SOURCE_DIR));
+        const QRegularExpression quote("<!-- from ([^ ]+) -->\n```[a-z]+\n(.*?)\n```",
+                                       QRegularExpression::DotMatchesEverythingOption);
+        QStringList wrong;
+        for (const char* page : {"adding-a-method.md", "adding-an-architecture.md", "adding-an-exporter.md",
+                                 "adding-a-kernel.md"}) {
+            const QString text = read(root.filePath(QStringLiteral("docs/") + page));
+            int quotes = 0;
+            for (auto match = quote.globalMatch(text); match.hasNext(); ++quotes) {
+                const auto found = match.next();
+                if (!('\n' + read(root.filePath(found.captured(1))))
+                         .contains('\n' + found.captured(2) + '\n'))
+                    wrong << QString("%1: not in %2:\n%3").arg(page, found.captured(1), found.captured(2));
+            }
+            QVERIFY2(quotes >= 4 && quotes == text.count("```") / 2, page); // no code without its source
+        }
+        QVERIFY2(wrong.isEmpty(), qPrintable(wrong.join('\n')));
+    }
+
     void links_lead_somewhere()
     {
         const QDir root(QStringLiteral(RANKSCOPE_SOURCE_DIR));
@@ -153,15 +197,21 @@ private Q_SLOTS:
         while (walk.hasNext())
             pages << walk.next();
         QVERIFY(pages.size() > 6);
-        const QRegularExpression link("\\]\\(([^)#]+)(#[^)]*)?\\)");
+        const QRegularExpression link("\\]\\(([^)#]*)(?:#([^)]*))?\\)");
         QStringList dead;
         for (const QString& page : pages) {
-            const QString text = read(page);
+            const QString text = without_code(read(page));
             QVERIFY2(!text.isEmpty(), qPrintable(page));
             for (auto match = link.globalMatch(text); match.hasNext();) {
-                const QString target = match.next().captured(1);
-                if (!target.startsWith("http") && !QFileInfo::exists(QFileInfo(page).dir().filePath(target)))
-                    dead << page + " → " + target;
+                const auto found = match.next();
+                if (found.captured(1).startsWith("http"))
+                    continue;
+                const QString target =
+                    found.captured(1).isEmpty() ? page : QFileInfo(page).dir().filePath(found.captured(1));
+                const QString anchor = found.captured(2);
+                if (!QFileInfo::exists(target)
+                    || (!anchor.isEmpty() && !anchors(read(target)).contains(anchor)))
+                    dead << page + " → " + found.captured(0);
             }
         }
         QVERIFY2(dead.isEmpty(), qPrintable(dead.join('\n')));

@@ -11,6 +11,7 @@ namespace rankscope {
 namespace {
 
 constexpr Index k_tile_rows = 256; ///< fixed, so that the sums do not depend on the number of threads
+constexpr Index k_panel_columns = 256;
 
 /// The sum over tiles of rows of what `of_rows` (first, count) gives, in a fixed order.
 template <class Sum, class Function>
@@ -37,6 +38,24 @@ double inner_product(const Matrix& a, const MatrixD* hessian, const Matrix& b)
             part = (part * *hessian).eval();
         return part.cwiseProduct(b.middleRows(first, count).cast<double>()).sum();
     });
+}
+
+/// X·T with T upper triangular and T + Tᵀ = H: half the work of X·H, and x·H·xᵀ = 2·(x·T)·xᵀ. H is symmetric:
+/// only its upper triangle is read.
+MatrixD half_product(const MatrixD& x, const MatrixD& hessian)
+{
+    const Index n = hessian.rows();
+    MatrixD product(x.rows(), n);
+    for (Index first = 0; first < n; first += k_panel_columns) {
+        const Index count = std::min(k_panel_columns, n - first);
+        MatrixD corner = hessian.block(first, first, count, count).triangularView<Eigen::StrictlyUpper>();
+        corner.diagonal() = 0.5 * hessian.diagonal().segment(first, count);
+        auto panel = product.middleCols(first, count);
+        panel.noalias() = x.middleCols(first, count) * corner;
+        if (first > 0)
+            panel.noalias() += x.leftCols(first) * hessian.block(0, first, first, count);
+    }
+    return product;
 }
 
 /// tr(A·H·Aᵀ) of the parts of W = Q + L·R + E, and of W − L·R.
@@ -67,24 +86,25 @@ struct Parts {
     const LowRank* factors; ///< of `low_rank`; null where it was turned since
 };
 
-/// With W·H and E·H at hand Q·H is what is left of W·H: two products with H and a narrow one serve all parts.
+/// With W·T and E·T at hand (see half_product) Q·T is what is left of W·T: two products and a narrow one
+/// serve all parts.
 Energies energies(const Parts& parts, const MatrixD& hessian)
 {
     const bool corrected = parts.low_rank.size() > 0;
-    MatrixD narrow; // R·H
+    MatrixD narrow; // R·T
     if (corrected && parts.factors)
-        narrow.noalias() = parts.factors->right.cast<double>() * hessian;
+        narrow = half_product(parts.factors->right.cast<double>(), hessian);
     return sum_over_rows<Energies>(parts.weight.rows(), [&](Index first, Index count) {
         const auto rows = [&](const Matrix& matrix) -> MatrixD {
             return matrix.middleRows(first, count).cast<double>();
         };
         const auto energy = [](const MatrixD& product, const MatrixD& of) {
-            return product.cwiseProduct(of).sum();
+            return 2.0 * product.cwiseProduct(of).sum();
         };
         const MatrixD weight = rows(parts.weight);
         const MatrixD error = rows(parts.error);
-        MatrixD left = weight * hessian;
-        const MatrixD of_error = error * hessian;
+        MatrixD left = half_product(weight, hessian);
+        const MatrixD of_error = half_product(error, hessian);
         Energies sums;
         sums.weight = energy(left, weight);
         sums.error = energy(of_error, error);
@@ -92,7 +112,7 @@ Energies energies(const Parts& parts, const MatrixD& hessian)
         if (corrected) {
             const MatrixD low_rank = rows(parts.low_rank);
             const MatrixD product =
-                parts.factors ? MatrixD(rows(parts.factors->left) * narrow) : MatrixD(low_rank * hessian);
+                parts.factors ? MatrixD(rows(parts.factors->left) * narrow) : half_product(low_rank, hessian);
             sums.low_rank = energy(product, low_rank);
             left -= product;
             sums.rest = energy(left, weight - low_rank);

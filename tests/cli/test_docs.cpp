@@ -216,6 +216,56 @@ private Q_SLOTS:
         }
         QVERIFY2(dead.isEmpty(), qPrintable(dead.join('\n')));
     }
+
+    void every_page_is_in_the_site()
+    {
+        const QDir root(QStringLiteral(RANKSCOPE_SOURCE_DIR));
+        const QString settings = read(root.filePath("mkdocs.yml"));
+        QStringList forgotten;
+        for (const QString& page : QDir(root.filePath("docs")).entryList({"*.md"}, QDir::Files))
+            if (!settings.contains(": " + page + '\n'))
+                forgotten << page;
+        QVERIFY2(forgotten.isEmpty(), qPrintable(forgotten.join(' ')));
+    }
+
+    /// The built site: every link, picture, script and anchor is there, and the search knows every page.
+    void site_is_whole()
+    {
+        if (QStandardPaths::findExecutable("mkdocs").isEmpty())
+            QSKIP("mkdocs is not installed");
+        const QDir root(QStringLiteral(RANKSCOPE_SOURCE_DIR));
+        const QTemporaryDir folder;
+        const QDir site(folder.filePath("site"));
+        QProcess mkdocs;
+        mkdocs.setProcessChannelMode(QProcess::MergedChannels);
+        mkdocs.start("mkdocs", {"build", "--strict", "--quiet", "--config-file", root.filePath("mkdocs.yml"),
+                                "--site-dir", site.path()});
+        QVERIFY(mkdocs.waitForFinished(120'000));
+        QVERIFY2(mkdocs.exitCode() == 0, mkdocs.readAll().constData());
+
+        const QRegularExpression reference("(?:href|src)=\"([^\"#]*)(?:#([^\"]*))?\"");
+        const QString index = read(site.filePath("search/search_index.json"));
+        QStringList dead;
+        int links = 0;
+        for (const QString& page : site.entryList({"*.html"}, QDir::Files)) {
+            const QString text = read(site.filePath(page));
+            for (auto match = reference.globalMatch(text); match.hasNext(); ++links) {
+                const auto found = match.next();
+                const QString path = found.captured(1).section('?', 0, 0);
+                const QString anchor = found.captured(2);
+                if (path.contains(':') || (path.startsWith('/') && page == "404.html"))
+                    continue; // elsewhere; the page for a server's root
+                const QString target = site.filePath(path.isEmpty() ? page : path);
+                if (!QFileInfo::exists(QDir::cleanPath(target))
+                    || (!anchor.isEmpty() && !read(target).contains("id=\"" + anchor + '"')))
+                    dead << page + " → " + found.captured(0);
+            }
+        }
+        QVERIFY(links > 500);
+        QVERIFY2(dead.isEmpty(), qPrintable(dead.join('\n')));
+        for (const QString& page : QDir(root.filePath("docs")).entryList({"*.md"}, QDir::Files))
+            QVERIFY2(index.contains("\"" + page.chopped(3) + ".html"), qPrintable(page));
+    }
 };
 
 QTEST_GUILESS_MAIN(TestDocs)

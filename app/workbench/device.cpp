@@ -1,10 +1,31 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "app/workbench/device.h"
 
+#include "app/workbench/jobs/job_monitor.h"
+#include "app/workbench/models/number_format.h"
 #include "app/workbench/text.h"
 #include "gpu/vulkan_backend.h"
 
 namespace rankscope {
+
+namespace {
+
+QString kernelLine(const KernelTime& kernel)
+{
+    constexpr double k_giga = 1e9;
+    QString line =
+        QStringLiteral("%1 · %2 % · %3 ms · %4 %5")
+            .arg(toQString(kernel.kernel), formatNumber(100.0 * kernel.share, 3),
+                 formatNumber(1e3 * kernel.seconds, 3), formatCount(static_cast<qint64>(kernel.calls)),
+                 kernel.calls == 1 ? QStringLiteral("call") : QStringLiteral("calls"));
+    if (kernel.flops > 0.0)
+        line += QStringLiteral(" · %1 GFLOP/s").arg(formatNumber(kernel.flops_per_second() / k_giga, 3));
+    else if (kernel.bytes > 0.0)
+        line += QStringLiteral(" · %1 GB/s").arg(formatNumber(kernel.bytes_per_second() / k_giga, 3));
+    return line;
+}
+
+} // namespace
 
 std::shared_ptr<Backend> Device::backend()
 {
@@ -33,6 +54,36 @@ std::optional<Error> Device::fallback() const
 {
     const std::lock_guard lock(mutex_);
     return fallback_;
+}
+
+KernelWatch::KernelWatch(std::shared_ptr<Backend> backend, JobMonitor& monitor)
+    : backend_(std::move(backend)), monitor_(monitor)
+{
+    try {
+        measures_ = measure_kernels(*backend_);
+    } catch (const BackendFailure&) { // the job meets it too, and says so
+    }
+}
+
+KernelWatch::~KernelWatch()
+{
+    if (!measures_)
+        return;
+    try {
+        const KernelTimes times = kernel_times(*backend_);
+        (void)measure_kernels(*backend_, false);
+        if (times.kernels.empty())
+            return;
+        QStringList kernels;
+        for (const KernelTime& kernel : times.kernels)
+            kernels << kernelLine(kernel);
+        monitor_.setDeviceUse(QStringLiteral("Device busy %1 of %2, %3 % of it in %4")
+                                  .arg(formatElapsed(times.busy_seconds), formatElapsed(times.wall_seconds),
+                                       formatNumber(100.0 * times.kernels.front().share, 2),
+                                       toQString(times.kernels.front().kernel)),
+                              kernels);
+    } catch (const BackendFailure&) { // a lost device: the job has said what it thinks of that
+    }
 }
 
 } // namespace rankscope

@@ -11,6 +11,8 @@
 
 namespace rankscope {
 
+class JobMonitor;
+
 /// The compute device of the window: made by the first job that needs it, never on the GUI thread, since a
 /// Vulkan context takes up to half a second. Thread-safe.
 class Device {
@@ -31,6 +33,23 @@ private:
     std::shared_ptr<Backend> backend_;
     std::shared_ptr<Backend> cpu_;
     std::optional<Error> fallback_;
+};
+
+/// Times the kernels of a job on a Vulkan device, from its making to its end; then the job's monitor has what they
+/// took. Nothing on the CPU. One at a time: the jobs of the work lane.
+class KernelWatch {
+public:
+    KernelWatch(std::shared_ptr<Backend> backend, JobMonitor& monitor);
+    ~KernelWatch();
+    KernelWatch(const KernelWatch&) = delete;
+    KernelWatch& operator=(const KernelWatch&) = delete;
+
+    Backend& backend() { return *backend_; }
+
+private:
+    std::shared_ptr<Backend> backend_;
+    JobMonitor& monitor_;
+    bool measures_ = false;
 };
 
 } // namespace rankscope

@@ -156,7 +156,8 @@ void Workflow::calibrate(const QString& text_file)
     calibration_job_ = runner_.start<steps::Calibrated>(
         {QStringLiteral("Calibrate"), JobLane::Work, true}, this,
         [model, text_file, folder = session_.workFolder(), device = device_](JobMonitor& monitor) {
-            return steps::calibrate(model, text_file, folder, *device->backend(), monitor);
+            KernelWatch watch(device->backend(), monitor);
+            return steps::calibrate(model, text_file, folder, watch.backend(), monitor);
         },
         [this, model](const Result<steps::Calibrated>& done) {
             if (session_.model() != model)
@@ -279,7 +280,8 @@ void Workflow::startRun(Plan plan, const QString& folder, bool resume)
         spec, this,
         [request, layers, device = device_](JobMonitor& monitor) {
             monitor.setItems(layers);
-            return steps::run(request, *device->backend(), monitor);
+            KernelWatch watch(device->backend(), monitor);
+            return steps::run(request, watch.backend(), monitor);
         },
         [this, model = request.model, folder](const Result<steps::RunOutcome>& done) {
             running_ = false;
@@ -334,7 +336,8 @@ void Workflow::evaluate()
     runner_.start<steps::EvaluationOutcome>(
         {QStringLiteral("Evaluate perplexity before and after"), JobLane::Work, true}, this,
         [request, device = device_](JobMonitor& monitor) {
-            return steps::evaluate(request, *device->backend(), monitor);
+            KernelWatch watch(device->backend(), monitor);
+            return steps::evaluate(request, watch.backend(), monitor);
         },
         [this, run = session_.run()](const Result<steps::EvaluationOutcome>& done) {
             if (session_.run() != run)

@@ -115,7 +115,8 @@ QWidget* JobsDock::buildSide()
 {
     log_->setReadOnly(true);
     log_->setAccessibleName(QStringLiteral("Log of the selected job"));
-    log_->setPlaceholderText(QStringLiteral("Warnings of the selected job appear here."));
+    log_->setPlaceholderText(QStringLiteral("Warnings of the selected job appear here, and at its end "
+                                           "what a Vulkan device spent its time on."));
     log_->setMaximumBlockCount(10000);
     log_->setTabChangesFocus(true);
 
@@ -216,6 +217,9 @@ void JobsDock::showLog()
     }
     if (!info.message.isEmpty())
         lines << info.message;
+    if (!info.progress.kernels.isEmpty())
+        lines << info.progress.device_use + QStringLiteral(". Its kernels, by their share of that time:")
+              << info.progress.kernels;
     const QString text = lines.join(QLatin1Char('\n'));
     if (text == log_text_)
         return;

@@ -70,6 +70,13 @@ void JobMonitor::setItemProgress(std::string_view name, double fraction, std::st
     changed.stage = toQString(stage);
 }
 
+void JobMonitor::setDeviceUse(const QString& summary, const QStringList& kernels)
+{
+    const std::lock_guard lock(mutex_);
+    device_use_ = summary;
+    kernels_ = kernels;
+}
+
 JobMonitor::Snapshot JobMonitor::snapshot() const
 {
     Snapshot now;
@@ -79,6 +86,8 @@ JobMonitor::Snapshot JobMonitor::snapshot() const
     now.stage = toQString(stage_);
     now.warnings = warnings_;
     now.items = items_;
+    now.device_use = device_use_;
+    now.kernels = kernels_;
     return now;
 }
 

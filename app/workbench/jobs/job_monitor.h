@@ -34,6 +34,8 @@ public:
     void setItems(const QStringList& names);
     void setItemState(std::string_view name, JobItem::State state, std::string_view message);
     void setItemProgress(std::string_view name, double fraction, std::string_view stage);
+    /// What a device did for the job: one line, and a line for each of its kernels.
+    void setDeviceUse(const QString& summary, const QStringList& kernels);
 
     /// A consistent copy of everything reported so far.
     struct Snapshot {
@@ -42,6 +44,8 @@ public:
         QString stage;
         QStringList warnings;
         QVector<JobItem> items;
+        QString device_use;  ///< empty: no device with timestamps, or not over yet
+        QStringList kernels; ///< the longest first
         /// Share of the work that is done, 0…1; negative when unknown.
         double fraction() const;
     };
@@ -58,6 +62,8 @@ private:
     QStringList warnings_;
     QVector<JobItem> items_;
     QHash<QString, qsizetype> index_;
+    QString device_use_;
+    QStringList kernels_;
 };
 
 } // namespace rankscope

@@ -184,7 +184,7 @@ QString JobModel::jobText(const JobInfo& job, int column) const
     case Stage:
         if (!job.message.isEmpty())
             return job.message;
-        return job.state == JobState::Running ? job.progress.stage : QString();
+        return job.state == JobState::Running ? job.progress.stage : job.progress.device_use;
     case Rate:
         if (job.elapsed_seconds < 0.2 || finished < 1.0 || job.progress.total <= 1)
             return {};

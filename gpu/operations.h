@@ -7,10 +7,12 @@
 #include "gpu/tiling.h"
 #include "gpu/vulkan_backend.h"
 
+#include <array>
 #include <atomic>
 #include <limits>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 namespace rankscope::gpu {
@@ -38,7 +40,7 @@ struct Product {
 };
 
 /// Backend on one Vulkan device; operations are grouped by file: memory, products, factorize, elementwise,
-/// quantize, statistics, forward. Float32 matrices live in device memory, float64 ones on the host. Work is recorded and runs when
+/// quantize, statistics, forward, backward, learned. Float32 matrices live in device memory, float64 ones on the host. Work is recorded and runs when
 /// a result is asked for; a matrix larger than one storage binding is worked on by row tiles.
 class VulkanBackend final : public HostFallbackBackend {
 public:
@@ -94,6 +96,18 @@ public:
                    const AdamStep& step) override;
     std::vector<Index> row_argmax(const Buffer& x) override;
     VectorD cross_entropy(const Buffer& logits, std::span<const Index> targets) override;
+    VectorD kl_divergence(const Buffer& reference, const Buffer& logits) override;
+
+    NormGradient rms_norm_backward(const Buffer& x, const Buffer& gain, double epsilon,
+                                   const Buffer& dy) override;
+    NormGradient layer_norm_backward(const Buffer& x, const Buffer& gain, double epsilon,
+                                     const Buffer& dy) override;
+    Buffer column_sums(const Buffer& x) override;
+    AttentionGradient attention_backward(const Buffer& q, const Buffer& k, const Buffer& v, const Buffer& dy,
+                                         const AttentionShape& shape) override;
+    LearnedRounding round_learned(const Buffer& w, const LearnedGrid& grid) override;
+    LearnedGradient round_learned_backward(const Buffer& dvalues, const Buffer& ratio,
+                                           const LearnedGrid& grid) override;
 
     std::unique_ptr<ColumnAccumulator> column_accumulator(const ColumnOptions& options) override;
 
@@ -184,6 +198,13 @@ private:
     void apply_activation(Buffer& x, const Buffer* up, Activation activation);
     void apply_slope(const Buffer& x, Activation activation, Buffer& slope, const Buffer* up, const Buffer* dup);
     std::shared_ptr<DeviceRange> rope_table(const RopeShape& shape);
+    struct NormSlope;
+    NormGradient norm_backward(const NormSlope& norm);
+    std::optional<Buffer> add_rows(const Buffer& x);
+    struct HeadGradient;
+    void head_backward(const HeadGradient& head);
+    bool fits_learned(const Buffer& w, const LearnedGrid& grid) const;
+    std::shared_ptr<DeviceRange> pack_learned(const LearnedGrid& grid);
 
     std::shared_ptr<Device> device_;
     std::shared_ptr<Allocator> allocator_;
@@ -195,7 +216,7 @@ private:
     std::uint32_t lanes_ = 128; ///< threads of a flat work group
     std::mutex cache_mutex_;
     std::map<std::pair<Index, bool>, std::shared_ptr<DeviceRange>> hadamard_bases_;
-    RopeTable rope_table_;
+    std::array<RopeTable, 2> rope_tables_; ///< the newer one first
     std::mutex pair_mutex_;
     std::map<const BufferStorage*, PairSum> pair_sums_; ///< by the matrix that they belong to
     std::atomic<std::uint64_t> uploads_{0}, uploaded_bytes_{0}, downloads_{0}, downloaded_bytes_{0};

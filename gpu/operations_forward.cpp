@@ -87,17 +87,19 @@ void VulkanBackend::add_bias(Buffer& x, const Buffer& bias)
     });
 }
 
-/// Cosine and sine of every position and pair. The last table is kept: every layer of a model asks for the
-/// same.
+/// Cosine and sine of every position and pair. The last two tables are kept: every layer of a model asks for the same
+/// one, and its gradient for the one that turns back.
 std::shared_ptr<DeviceRange> VulkanBackend::rope_table(const RopeShape& shape)
 {
     const std::lock_guard lock(cache_mutex_);
     const auto& frequencies = shape.inverse_frequency;
-    if (rope_table_.range != nullptr && rope_table_.sequence_length == shape.sequence_length
-        && rope_table_.attention_factor == shape.attention_factor
-        && std::equal(frequencies.begin(), frequencies.end(), rope_table_.inverse_frequency.begin(),
-                      rope_table_.inverse_frequency.end()))
-        return rope_table_.range;
+    for (const RopeTable& table : rope_tables_) {
+        if (table.range != nullptr && table.sequence_length == shape.sequence_length
+            && table.attention_factor == shape.attention_factor
+            && std::equal(frequencies.begin(), frequencies.end(), table.inverse_frequency.begin(),
+                          table.inverse_frequency.end()))
+            return table.range;
+    }
     std::vector<float> turns;
     turns.reserve(2 * frequencies.size() * static_cast<std::size_t>(shape.sequence_length));
     for (Index position = 0; position < shape.sequence_length; ++position) {
@@ -107,11 +109,12 @@ std::shared_ptr<DeviceRange> VulkanBackend::rope_table(const RopeShape& shape)
             turns.push_back(static_cast<float>(shape.attention_factor * std::sin(angle)));
         }
     }
-    rope_table_ = {shape.sequence_length,
-                   shape.attention_factor,
-                   {frequencies.begin(), frequencies.end()},
-                   uploaded(turns.data(), turns.size() * sizeof(float))};
-    return rope_table_.range;
+    std::swap(rope_tables_.front(), rope_tables_.back()); // the older one goes
+    rope_tables_.front() = {shape.sequence_length,
+                            shape.attention_factor,
+                            {frequencies.begin(), frequencies.end()},
+                            uploaded(turns.data(), turns.size() * sizeof(float))};
+    return rope_tables_.front().range;
 }
 
 void VulkanBackend::rope(Buffer& x, const RopeShape& shape)
@@ -218,6 +221,33 @@ VectorD VulkanBackend::cross_entropy(const Buffer& logits, std::span<const Index
     read(parts, found.data(), part_bytes);
     const MatrixD exact = found.cast<double>();
     return exact.col(1).array().log() - (exact.col(2) - exact.col(0)).array();
+}
+
+VectorD VulkanBackend::kl_divergence(const Buffer& reference, const Buffer& logits)
+{
+    const char* operation = "kl_divergence";
+    require(reference.rows() == logits.rows() && reference.cols() == logits.cols(), operation,
+            "shapes differ");
+    require(reference.precision() == logits.precision(), operation, "precisions differ");
+    const auto bytes = static_cast<VkDeviceSize>(2 * logits.rows()) * sizeof(float);
+    if (!fits({&reference, &logits}) || bytes > binding_limit_)
+        return HostFallbackBackend::kl_divergence(reference, logits);
+    const auto pairs = new_range(bytes);
+    struct Push {
+        std::uint32_t rows, cols, base_p, base_q, first_row;
+    };
+    const double flops = 6.0 * k_element_flops * static_cast<double>(logits.cols());
+    for_rows(logits.rows(), logits.cols(), flops, [&](Index first, Index count) {
+        const View p = rows_view(reference, first, count, Access::Read);
+        const View q = rows_view(logits, first, count, Access::Read);
+        run(Kernel::KlDivergence, {lanes_}, {p.binding, q.binding, whole(pairs, Access::Write).binding},
+            Push{u32(count), u32(logits.cols()), p.base, q.base, u32(first)},
+            static_cast<std::uint64_t>(count), flops * static_cast<double>(count));
+    });
+    Matrix found(logits.rows(), 2);
+    read(pairs, found.data(), bytes);
+    const VectorD sums = found.cast<double>().rowwise().sum();
+    return sums.unaryExpr([](double sum) { return sum < 0.0 ? 0.0 : sum; }); // rounding only; NaN stays
 }
 
 std::vector<Index> VulkanBackend::row_argmax(const Buffer& x)

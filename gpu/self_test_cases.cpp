@@ -50,6 +50,7 @@ std::vector<SelfTestCase> self_test_cases()
         self_test::add_products, self_test::add_factorizations, self_test::add_grids,
         self_test::add_feedback, self_test::add_elementwise,    self_test::add_column_statistics,
         self_test::add_forward,  self_test::add_activations,
+        self_test::add_backward,
     };
     self_test::Cases cases;
     for (const auto add_family : k_families)

@@ -22,7 +22,9 @@ QString kernelLine(const KernelTime& kernel)
         line += QStringLiteral(" · %1 GFLOP/s").arg(formatNumber(kernel.flops_per_second() / k_giga, 3));
     else if (kernel.bytes > 0.0)
         line += QStringLiteral(" · %1 GB/s").arg(formatNumber(kernel.bytes_per_second() / k_giga, 3));
-    return line;
+    // A line too long for the panel is broken between two figures, never between a figure and its unit.
+    return line.replace(QLatin1Char(' '), QChar::Nbsp)
+        .replace(QStringLiteral("\u00a0·\u00a0"), QStringLiteral("\u00a0· "));
 }
 
 } // namespace
@@ -77,9 +79,8 @@ KernelWatch::~KernelWatch()
         QStringList kernels;
         for (const KernelTime& kernel : times.kernels)
             kernels << kernelLine(kernel);
-        monitor_.setDeviceUse(QStringLiteral("Device busy %1 of %2, %3 % of it in %4")
+        monitor_.setDeviceUse(QStringLiteral("Device busy %1 of %2, mostly %3")
                                   .arg(formatElapsed(times.busy_seconds), formatElapsed(times.wall_seconds),
-                                       formatNumber(100.0 * times.kernels.front().share, 2),
                                        toQString(times.kernels.front().kernel)),
                               kernels);
     } catch (const BackendFailure&) { // a lost device: the job has said what it thinks of that

@@ -22,40 +22,10 @@ layout(push_constant) uniform Push
 shared float query[HEAD_DIM];
 shared float sums[HEAD_DIM];
 shared float weights[LANES];
-shared float lanes[LANES];
 
 #include "common/groups.glsl"
+#include "common/reduce.glsl"
 #include "common/soft_cap.glsl"
-
-float reduce_max(float value)
-{
-    const uint lane = gl_LocalInvocationIndex;
-    lanes[lane] = value;
-    barrier();
-    for (uint width = LANES / 2u; width > 0u; width /= 2u) {
-        if (lane < width)
-            lanes[lane] = max(lanes[lane], lanes[lane + width]);
-        barrier();
-    }
-    const float most = lanes[0];
-    barrier();
-    return most;
-}
-
-float reduce_sum(float value)
-{
-    const uint lane = gl_LocalInvocationIndex;
-    lanes[lane] = value;
-    barrier();
-    for (uint width = LANES / 2u; width > 0u; width /= 2u) {
-        if (lane < width)
-            lanes[lane] += lanes[lane + width];
-        barrier();
-    }
-    const float sum = lanes[0];
-    barrier();
-    return sum;
-}
 
 void main()
 {

@@ -10,11 +10,9 @@ layout(std430, set = 0, binding = 1) readonly buffer B { float b[]; };
 layout(std430, set = 0, binding = 2) writeonly buffer S { float partial[]; };
 layout(push_constant) uniform Push { uint count, first_group; } p;
 
-shared float high[LANES];
-shared float low[LANES];
-
 #include "common/groups.glsl"
 #include "common/two_float.glsl"
+#include "common/reduce_pair.glsl"
 
 // The product and its rounding error (Dekker's splitting: needs no fused multiply-add).
 vec2 two_product(float x, float y)
@@ -35,21 +33,10 @@ void main()
     vec2 sum = vec2(0.0);
     for (uint i = thread_index(); i < p.count; i += thread_count())
         sum = add_pair(sum, two_product(a[i], b[i]));
-    const uint lane = gl_LocalInvocationIndex;
-    high[lane] = sum.x;
-    low[lane] = sum.y;
-    barrier();
-    for (uint width = LANES / 2u; width > 0u; width /= 2u) {
-        if (lane < width) {
-            const vec2 both = add_pair(vec2(high[lane], low[lane]), vec2(high[lane + width], low[lane + width]));
-            high[lane] = both.x;
-            low[lane] = both.y;
-        }
-        barrier();
-    }
-    if (lane == 0u) {
+    sum = reduce_pair(sum);
+    if (gl_LocalInvocationIndex == 0u) {
         const uint at = 2u * (p.first_group + group_index());
-        partial[at] = high[0];
-        partial[at + 1u] = low[0];
+        partial[at] = sum.x;
+        partial[at + 1u] = sum.y;
     }
 }

@@ -11,24 +11,8 @@ layout(std430, set = 0, binding = 2) readonly buffer B { float bias[]; };
 layout(std430, set = 0, binding = 3) writeonly buffer Y { float y[]; };
 layout(push_constant) uniform Push { uint rows, cols, base_x, base_y; float epsilon; } p;
 
-shared float lanes[LANES];
-
 #include "common/groups.glsl"
-
-float reduce_sum(float value)
-{
-    const uint lane = gl_LocalInvocationIndex;
-    lanes[lane] = value;
-    barrier();
-    for (uint width = LANES / 2u; width > 0u; width /= 2u) {
-        if (lane < width)
-            lanes[lane] += lanes[lane + width];
-        barrier();
-    }
-    const float sum = lanes[0];
-    barrier();
-    return sum;
-}
+#include "common/reduce.glsl"
 
 void main()
 {

@@ -43,6 +43,16 @@ constexpr std::array<KernelInfo, k_count> k_kernels{{
     {"layer_norm", k_layer_norm_words, 4, Rate::Memory},
     {"adam_step", k_adam_step_words, 4, Rate::Memory},
     {"row_argmax", k_row_argmax_words, 2, Rate::Memory},
+    {"norm_backward", k_norm_backward_words, 4, Rate::Memory},
+    {"add_rows", k_add_rows_words, 2, Rate::Memory},
+    {"pack_learned", k_pack_learned_words, 4, Rate::Memory},
+    {"learned_exponent", k_learned_exponent_words, 4, Rate::Memory},
+    {"round_learned", k_round_learned_words, 4, Rate::Memory},
+    {"learned_gradient", k_learned_gradient_words, 4, Rate::Memory},
+    {"learned_sums", k_learned_sums_words, 3, Rate::Memory},
+    {"attention_weights", k_attention_weights_words, 2, Rate::Memory},
+    {"attention_slopes", k_attention_slopes_words, 3, Rate::Memory},
+    {"kl_divergence", k_kl_divergence_words, 3, Rate::Memory},
 }};
 
 } // namespace

@@ -37,6 +37,16 @@ enum class Kernel : std::uint8_t {
     LayerNorm,
     AdamStep,
     RowArgmax,
+    NormBackward,
+    AddRows,
+    PackLearned,
+    LearnedExponent,
+    RoundLearned,
+    LearnedGradient,
+    LearnedSums,
+    AttentionWeights,
+    AttentionSlopes,
+    KlDivergence,
     Count,
 };
 

@@ -24,6 +24,7 @@ void add_elementwise(Cases& cases);
 void add_column_statistics(Cases& cases);
 void add_forward(Cases& cases);
 void add_activations(Cases& cases);
+void add_backward(Cases& cases);
 /// What a case compares, on matrices beyond one binding.
 void add_large(Cases& cases);
 

@@ -22,7 +22,7 @@ private Q_SLOTS:
     void nothing_of_a_job_on_the_cpu();
 
 private:
-    /// Opens the sample, whose calibration begins by itself; after its first batch it is stopped, because a
+    /// Opens the sample, whose calibration begins by itself; after the first batch of a block it is stopped, because a
     /// software device would take minutes. The job panel in front, the calibration selected.
     std::unique_ptr<MainWindow> stoppedCalibration(const QString& backend);
     static QModelIndex calibration(MainWindow& window);
@@ -64,7 +64,12 @@ std::unique_ptr<MainWindow> TestKernelTimes::stoppedCalibration(const QString& b
         return nullptr;
     const JobId job =
         window->jobsDock().tree().model()->data(calibration(*window), JobModel::JobRole).toULongLong();
-    if (!wait([&] { return window->runner().info(job).progress.done > 0; }))
+    const auto progress = [&] { return window->runner().info(job).progress; };
+    const auto in_blocks = [&] { return progress().stage.startsWith(QStringLiteral("block")); };
+    if (!wait(in_blocks))
+        return nullptr;
+    const auto first = progress().done;
+    if (!wait([&] { return progress().done > first || window->runner().idle(); }))
         return nullptr;
     window->runner().cancel(job);
     if (!wait([&] { return window->runner().idle(); }))

@@ -70,7 +70,7 @@ JobsDock::JobsDock(JobRunner& runner, QWidget* parent)
     tree_->setModel(model_);
     tree_->setSelectionMode(QAbstractItemView::SingleSelection);
     tree_->setItemDelegateForColumn(JobModel::Progress, new ProgressDelegate(tree_));
-    const int widths[JobModel::k_columns] = {250, 70, 130, 150, 70, 70, 70};
+    const int widths[JobModel::k_columns] = {200, 70, 110, 150, 65, 65, 65};
     for (int column = 0; column < JobModel::k_columns; ++column)
         tree_->setColumnWidth(column, widths[column]);
     tree_->header()->setStretchLastSection(false);
@@ -218,7 +218,7 @@ void JobsDock::showLog()
     if (!info.message.isEmpty())
         lines << info.message;
     if (!info.progress.kernels.isEmpty())
-        lines << info.progress.device_use + QStringLiteral(". Its kernels, by their share of that time:")
+        lines << info.progress.device_use + QStringLiteral(". By kernel:")
               << info.progress.kernels;
     const QString text = lines.join(QLatin1Char('\n'));
     if (text == log_text_)

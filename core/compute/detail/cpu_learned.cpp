@@ -3,6 +3,7 @@
 #include "core/compute/detail/cpu_backend.h"
 #include "core/compute/detail/grid_fit.h"
 #include "core/compute/detail/vector_math.h"
+#include "core/compute/learned_check.h"
 
 #include <cmath>
 
@@ -99,21 +100,6 @@ void gradient(const Stretch<float>& at, const float* ratio, const float* slope, 
 void gradient(const Stretch<double>& at, const double* ratio, const double* slope, double* d, double* terms)
 {
     gradient_doubles(at, ratio, slope, d, terms);
-}
-
-void require_learned(const Buffer& w, const LearnedGrid& grid, const char* operation)
-{
-    const Index groups = grid.grid.group < 0 ? 0 : grid.grid.groups(w.cols());
-    const auto fits = [&](const Buffer& buffer, Index rows, Index cols) {
-        return buffer.rows() == rows && buffer.cols() == cols && buffer.precision() == w.precision();
-    };
-    require(groups > 0, operation, "one scale for a whole matrix cannot be learned");
-    require(fits(grid.scales, w.rows(), groups) && fits(grid.zeros, w.rows(), groups)
-                && fits(grid.shift, w.rows(), groups),
-            operation, "scales, zeros or shifts have another shape");
-    require(fits(grid.exponent, w.rows(), w.cols()) && fits(grid.rows, w.rows(), 1)
-                && (grid.columns.empty() || fits(grid.columns, 1, w.cols())),
-            operation, "exponents have another shape");
 }
 
 /// Calls body(row, first column, stretch) for each row in [first, first + count) and group.
@@ -234,14 +220,16 @@ void move(T* parameter, const T* gradient, T* first, T* second, Index count, con
 
 LearnedRounding CpuBackend::round_learned(const Buffer& w, const LearnedGrid& grid)
 {
-    require_learned(w, grid, "round_learned");
+    const char* misfit = learned_misfit(w, grid);
+    require(misfit == nullptr, "round_learned", misfit);
     return with_elements(w, [&](const auto& matrix) { return rounded(matrix, grid); });
 }
 
 LearnedGradient CpuBackend::round_learned_backward(const Buffer& dvalues, const Buffer& ratio,
                                                    const LearnedGrid& grid)
 {
-    require_learned(dvalues, grid, "round_learned_backward");
+    const char* misfit = learned_misfit(dvalues, grid);
+    require(misfit == nullptr, "round_learned_backward", misfit);
     require(ratio.rows() == dvalues.rows() && ratio.cols() == dvalues.cols()
                 && ratio.precision() == dvalues.precision(),
             "round_learned_backward", "ratio and gradient differ in shape");

@@ -45,13 +45,13 @@ void declare(QCommandLineParser& parser)
     option({QStringLiteral("layer")}, "layer to select or to draw (default: the first)", "LAYER");
     option({QStringLiteral("calibration")}, "calibration folder for --render", "CAL");
     option({QStringLiteral("with-run")}, "run folder for --render: Q and L·R of the layer", "RUN");
-    option({QStringLiteral("compare")}, "checkpoint or run for --render, drawn dashed beside the first",
-           "PATH");
+    option({QStringLiteral("compare")}, "checkpoint or run for --render, drawn beside the first", "PATH");
     option({QStringLiteral("set")}, "plan of the layer for --render, as --set of plan: GLOB:bits=3,group=128",
            "SETTING");
     option({QStringLiteral("option")},
            "what a view's controls say, for --render, repeatable: row, group, steps, rotated (histogram), "
-           "text, tokens, stretch (activations)",
+           "text, tokens, stretch (activations), part (matrices with --compare: weight, quantized, low_rank, "
+           "residual)",
            "KEY=VALUE");
     option({QStringLiteral("o"), QStringLiteral("out")},
            "file for --render: .pdf, .png, .svg or .csv; for --tour: .pdf or a folder", "FILE");
@@ -189,9 +189,17 @@ Result<ViewSide> openSide(const LaunchOptions& options)
     return side;
 }
 
-/// The grid of the layer's row: the setting's, the run's plan's, or 2 bits in groups of 64.
-Result<UniformGrid> gridOf(const LaunchOptions& options, const ViewSide& side, const LinearLayer& layer)
+struct GridAndRank {
+    UniformGrid grid{2, 64};
+    int rank = 0;
+};
+
+/// Those of the layer's row: the setting's, the run's plan's, or 2 bits in groups of 64 and no rank.
+Result<GridAndRank> planned(const LaunchOptions& options, const ViewSide& side, const LinearLayer& layer)
 {
+    const auto of_row = [](const LayerPlan& row) {
+        return GridAndRank{rowGrid(row), static_cast<int>(rowInteger(row, "rank").value_or(0))};
+    };
     if (!options.setting.isEmpty()) {
         auto plan = uniform_plan(*side.model, "rtn", {}, 0, layer.name);
         if (!plan)
@@ -199,34 +207,36 @@ Result<UniformGrid> gridOf(const LaunchOptions& options, const ViewSide& side, c
         if (const Status set = apply_setting(*plan, toStd(options.setting), side.model.get()); !set)
             return set.error();
         if (const LayerPlan* row = plan->find(layer.name))
-            return rowGrid(*row);
+            return of_row(*row);
     }
     const LayerPlan* row = side.run ? side.run->plan().find(layer.name) : nullptr;
-    return row ? rowGrid(*row) : UniformGrid{2, 64};
+    return row ? of_row(*row) : GridAndRank{};
 }
 
 /// The second side beside what is drawn.
-Status drawOther(const LaunchOptions& options, const View& view, const ViewRequest& first, PlotView& plot)
+Status drawOther(const LaunchOptions& options, const View& view, const ViewRequest& first,
+                 const Picture& picture, PlotView& plot)
 {
     if (!view.compares())
         return usage_error("This view draws one checkpoint at a time", toStd(view.info().id),
                            "Leave out --compare");
-    ViewRequest request = first;
     const auto side = openOtherSide(options.compare, *first.side.model, first.side.calibration);
     if (!side)
         return side.error();
-    request.side = *side;
-    const TensorMatching matching = match_tensors(*first.side.model, *side->model);
-    const LinearLayer* partner = partner_layer(matching, *side->model, first.layer);
+    ViewSides sides{first, first, match_tensors(*first.side.model, *side->model)};
+    sides.second.side = *side;
+    sides.second.options.insert(plot.compareOptions());
+    sides.second.second = true;
+    const LinearLayer* partner = partner_layer(sides.matching, *side->model, first.layer);
     if (!partner)
         return bad_input("It has no layer that corresponds to " + first.layer.name, toStd(options.compare),
                          "Compare checkpoints of one model, or a run with its checkpoint");
-    request.layer = *partner;
+    sides.second.layer = *partner;
     const auto backend = make_cpu_backend();
-    const auto picture = view.compute(request, *backend, silent_monitor());
-    if (!picture)
-        return picture.error();
-    view.drawOther(plot, side->name, *picture);
+    const auto other = computeOther(view, sides, picture, *backend, silent_monitor());
+    if (!other)
+        return other.error();
+    view.drawOther(plot, side->name, *other);
     return {};
 }
 
@@ -248,18 +258,19 @@ Status renderView(const LaunchOptions& options)
     if (!layer)
         return usage_error("There is no linear layer of that name", toStd(options.layer),
                            "See rankscope-cli info PATH --tensors");
-    const auto grid = gridOf(options, *side, *layer);
-    if (!grid)
-        return grid.error();
+    const auto row = planned(options, *side, *layer);
+    if (!row)
+        return row.error();
     const std::unique_ptr<PlotView> plot(view->make());
     plot->setOptions(options.view_options);
-    const ViewRequest request{*side, *layer, *grid, plot->options()};
+    const ViewRequest request{*side, *layer, row->grid, plot->options(), row->rank, false};
     const auto backend = make_cpu_backend();
     const auto picture = view->compute(request, *backend, silent_monitor());
     if (!picture)
         return picture.error();
     view->draw(*plot, request, *picture);
-    if (const Status drawn = options.compare.isEmpty() ? Status() : drawOther(options, *view, request, *plot);
+    if (const Status drawn =
+            options.compare.isEmpty() ? Status() : drawOther(options, *view, request, *picture, *plot);
         !drawn)
         return drawn;
     plot->resize(900, 560);

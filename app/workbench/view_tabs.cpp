@@ -56,7 +56,7 @@ ViewTabs::ViewTabs(Session& session, JobRunner& runner, std::shared_ptr<Device> 
         plot->setObjectName(info.id + QStringLiteral("_plot"));
         const int tab = addTab(plot, Theme::instance().icon(info.icon), info.title);
         setTabToolTip(tab, info.help);
-        pages_.append({view, plot, !fedByPictures(info.id), {}, {}});
+        pages_.append({view, plot, !fedByPictures(info.id), {}, {}, nullptr});
         plot->installEventFilter(this);
         connect(plot, &PlotView::optionsChanged, this, &ViewTabs::refresh);
     }
@@ -64,6 +64,7 @@ ViewTabs::ViewTabs(Session& session, JobRunner& runner, std::shared_ptr<Device> 
         for (Page& page : pages_) {
             page.shown.clear();
             page.other_shown.clear();
+            page.picture.reset();
         }
         refresh();
     });
@@ -133,10 +134,13 @@ QString ViewTabs::keyOf(const Page& page) const
 ViewRequest ViewTabs::requestFor(const Page& page, const LinearLayer& layer) const
 {
     const LayerPlan* row = session_.planRow(toQString(layer.name));
-    return {{session_.model(), session_.calibration(), session_.run(), false, session_.title(), pathText(session_.model()->path())},
+    return {{session_.model(), session_.calibration(), session_.run(), false, session_.title(),
+             pathText(session_.model()->path())},
             layer,
             row ? rowGrid(*row) : UniformGrid{},
-            page.plot->options()};
+            page.plot->options(),
+            session_.rank(toQString(layer.name)).value_or(0),
+            false};
 }
 
 void ViewTabs::feed(Page& page)
@@ -146,6 +150,7 @@ void ViewTabs::feed(Page& page)
     if (!layer) {
         latest_.drop(id);
         page.shown.clear();
+        page.picture.reset();
         page.plot->setBusy(false);
         page.view->draw(*page.plot, {}, nullptr);
         const QString tensor = session_.selection().tensor;
@@ -160,6 +165,7 @@ void ViewTabs::feed(Page& page)
     if (key == page.shown)
         return;
     page.shown = key;
+    page.picture.reset();
     page.plot->setBusy(true);
     const ViewRequest request = requestFor(page, *layer);
     latest_.request<Picture>(
@@ -187,26 +193,34 @@ void ViewTabs::feedOther(Page& page)
     const LinearLayer* layer = selectedLayer();
     const LinearLayer* partner =
         comparison && layer ? partner_layer(comparison->matching, *comparison->other.model, *layer) : nullptr;
+    const QString name = comparison ? comparison->other.name : QString();
+    page.plot->setNote(comparison && layer && !partner
+                           ? QStringLiteral("B (%1) has no layer that corresponds to this one").arg(name)
+                           : QString());
     if (!partner) {
         latest_.drop(tag);
         page.other_shown.clear();
-        page.view->drawOther(*page.plot, {}, nullptr);
+        page.view->drawOther(*page.plot, name, nullptr);
         return;
     }
-    const QString key = keyOf(page) + QLatin1Char('|') + comparison->other.name;
+    const QJsonObject options = QJsonObject::fromVariantMap(page.plot->compareOptions());
+    const QString key = keyOf(page) + QLatin1Char('|') + comparison->other.path + QLatin1Char('|')
+                        + QString::fromUtf8(QJsonDocument(options).toJson(QJsonDocument::Compact));
     if (key == page.other_shown)
         return;
+    page.view->drawOther(*page.plot, name, nullptr); // not that of another layer
+    const bool waits = page.fed && page.view->comparesPictures();
+    if (waits && !page.picture) { // draw() comes back here
+        latest_.drop(tag);
+        page.other_shown.clear();
+        return;
+    }
     page.other_shown = key;
-    page.view->drawOther(*page.plot, {}, nullptr); // not that of another layer
-    ViewRequest request = requestFor(page, *layer);
-    request.side = comparison->other;
-    request.layer = *partner;
     latest_.request<Picture>(
         tag, {QStringLiteral("%1 of B").arg(page.view->info().title), JobLane::View, false}, this,
-        [view = page.view, request, device = device_](JobMonitor& monitor) {
-            return view->compute(request, *device->cpu(), monitor);
-        },
-        [this, id, name = comparison->other.name](const Result<Picture>& answer) {
+        [view = page.view, sides = sidesFor(page, *layer, *partner), first = page.picture, device = device_](
+            JobMonitor& monitor) { return computeOther(*view, sides, first, *device->cpu(), monitor); },
+        [this, id, name](const Result<Picture>& answer) {
             for (Page& candidate : pages_)
                 if (candidate.view->info().id == id)
                     candidate.view->drawOther(*candidate.plot, name, answer ? *answer : nullptr);
@@ -215,12 +229,25 @@ void ViewTabs::feedOther(Page& page)
         });
 }
 
+ViewSides ViewTabs::sidesFor(const Page& page, const LinearLayer& layer, const LinearLayer& partner) const
+{
+    ViewSides sides{requestFor(page, layer), requestFor(page, layer), session_.comparison()->matching};
+    sides.second.side = session_.comparison()->other;
+    sides.second.layer = partner;
+    sides.second.options.insert(page.plot->compareOptions());
+    sides.second.second = true;
+    return sides;
+}
+
 void ViewTabs::draw(Page& page, const ViewRequest& request, const Result<Picture>& answer)
 {
     page.plot->setBusy(false);
     if (answer) {
         page.plot->showMessage({});
+        page.picture = *answer;
         page.view->draw(*page.plot, request, *answer);
+        page.other_shown.clear(); // what lay beside the old picture went with it
+        feedOther(page);
         return;
     }
     page.shown.clear();
@@ -250,7 +277,9 @@ QString ViewTabs::command(const QString& id) const
         words << QStringLiteral("--calibration") << pathText(session_.calibration()->path());
     if (const auto& comparison = session_.comparison(); comparison && view->compares())
         words << QStringLiteral("--compare") << comparison->other.path;
-    const QVariantMap options = shown->options();
+    QVariantMap options = shown->options();
+    if (session_.comparison() && view->compares())
+        options.insert(shown->compareOptions());
     for (auto option = options.begin(); option != options.end(); ++option)
         if (option->toString() != QLatin1String("false") && option->toString() != QLatin1String("-1")
             && !option->toString().isEmpty())

@@ -42,6 +42,7 @@ private:
         bool fed = false;    ///< by this class
         QString shown;       ///< key of what is drawn or under way
         QString other_shown; ///< the same of the other side of a comparison
+        Picture picture;     ///< what is drawn, where it is fed by this class
     };
 
     void refresh();
@@ -49,6 +50,7 @@ private:
     void feedOther(Page& page);
     void draw(Page& page, const ViewRequest& request, const Result<Picture>& answer);
     ViewRequest requestFor(const Page& page, const LinearLayer& layer) const;
+    ViewSides sidesFor(const Page& page, const LinearLayer& layer, const LinearLayer& partner) const;
     QString keyOf(const Page& page) const;
     const LinearLayer* selectedLayer() const;
 

@@ -80,4 +80,16 @@ void MagnitudePyramid::measure()
     rms_ = finite > 0 ? std::sqrt(squares / static_cast<double>(finite)) : 0.0;
 }
 
+MagnitudePyramid difference_of(const MagnitudePyramid& first, const MagnitudePyramid& second)
+{
+    if (first.empty() || first.rows() != second.rows() || first.cols() != second.cols())
+        return {};
+    Matrix difference(first.rows(), first.cols());
+    each_row_tile(0, first.rows(), [&](std::size_t, Index begin, Index end) {
+        difference.middleRows(begin, end - begin) =
+            second.level(0).middleRows(begin, end - begin) - first.level(0).middleRows(begin, end - begin);
+    });
+    return MagnitudePyramid(std::move(difference));
+}
+
 } // namespace rankscope

@@ -37,4 +37,7 @@ private:
     std::uint64_t not_finite_ = 0;
 };
 
+/// second − first, entry by entry; empty where their shapes differ.
+MagnitudePyramid difference_of(const MagnitudePyramid& first, const MagnitudePyramid& second);
+
 } // namespace rankscope

@@ -114,10 +114,9 @@ inline std::shared_ptr<LayerMatrices> layer_matrices_of(Index out, Index in, boo
     const LayerParts parts = run ? *layer_parts(weight, decomposition_of(weight, grid), *backend)
                                  : planned_parts(weight, grid, *backend);
     auto matrices = std::make_shared<LayerMatrices>();
-    matrices->weight = std::make_shared<MagnitudePyramid>(parts.weight);
-    matrices->quantized = std::make_shared<MagnitudePyramid>(parts.quantized);
-    matrices->low_rank = std::make_shared<MagnitudePyramid>(parts.low_rank);
-    matrices->residual = std::make_shared<MagnitudePyramid>(parts.residual);
+    const Matrix* all[] = {&parts.weight, &parts.quantized, &parts.low_rank, &parts.residual};
+    for (std::size_t part = 0; part < matrices->parts.size(); ++part)
+        matrices->parts[part] = std::make_shared<MagnitudePyramid>(*all[part]);
     matrices->from_run = run;
     return matrices;
 }

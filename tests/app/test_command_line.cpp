@@ -30,6 +30,7 @@ private Q_SLOTS:
     void refuses_with_a_sentence();
     void renders_views_into_files_data();
     void renders_views_into_files();
+    void a_planned_rank_is_drawn();
     void render_explains_what_is_wrong();
     void program_needs_no_display_to_say_so();
 
@@ -128,6 +129,27 @@ void TestCommandLine::renders_views_into_files()
     }
 }
 
+/// The rank of --set is where the Spectrum view's cursor stands.
+void TestCommandLine::a_planned_rank_is_drawn()
+{
+    LaunchOptions options;
+    options.path = QString::fromStdString(sample_folder().string());
+    options.render = QStringLiteral("spectrum");
+    options.layer = QStringLiteral("model.layers.2.mlp.down_proj");
+    QByteArray pictures[2];
+    for (const int i : {0, 1}) {
+        options.setting =
+            i == 0 ? QStringLiteral("*:method=odlri,rank=0") : QStringLiteral("*:method=odlri,rank=24");
+        options.output = settings_.path(QStringLiteral("rank%1.svg").arg(i));
+        const Status status = renderView(options);
+        QVERIFY2(status.has_value(), status ? "" : status.error().sentence().c_str());
+        QFile file(options.output);
+        QVERIFY(file.open(QIODevice::ReadOnly));
+        pictures[i] = file.readAll();
+    }
+    QVERIFY2(!pictures[0].contains("Rank 24") && pictures[1].contains("Rank 24"), pictures[1].left(2000));
+}
+
 void TestCommandLine::render_explains_what_is_wrong()
 {
     LaunchOptions options;
@@ -154,11 +176,11 @@ void TestCommandLine::render_explains_what_is_wrong()
     options.compare = options.path; // with itself: every layer has a partner
     QVERIFY(renderView(options));
     QVERIFY(QFile::remove(options.output));
-    options.render = QStringLiteral("matrices");
-    status = renderView(options);
-    QVERIFY(!status);
-    QVERIFY2(status.error().sentence().find("--compare") != std::string::npos,
-             status.error().sentence().c_str());
+    for (const char* view : {"matrices", "activations"}) {
+        options.render = QString::fromLatin1(view);
+        QVERIFY(renderView(options));
+        QVERIFY(QFile::remove(options.output));
+    }
     options.compare.clear();
     options.render = QStringLiteral("histogram");
     options.setting = QStringLiteral("*:bits=77");

@@ -6,6 +6,8 @@
 #include "app/workbench/main_window.h"
 #include "app/workbench/message_banner.h"
 #include "app/workbench/models/layer_table_model.h"
+#include "app/workbench/plots/activations_plot.h"
+#include "app/workbench/plots/matrices_plot.h"
 #include "app/workbench/view_tabs.h"
 #include "app/workbench/widgets/data_table.h"
 #include "tests/app/gui_support.h"
@@ -13,8 +15,11 @@
 #include "tests/support/sample_model.h"
 
 #include <QAbstractItemModelTester>
+#include <QComboBox>
 #include <QMenu>
 #include <QTemporaryDir>
+
+#include <cmath>
 
 using namespace rankscope;
 using namespace rankscope::test;
@@ -41,12 +46,14 @@ class TestComparison : public QObject {
 private Q_SLOTS:
     void initTestCase();
     void a_changed_file();
+    void maps_of_a_changed_file();
     void a_run();
     void a_stranger_is_refused_with_a_sentence();
     void cleanupTestCase() { window_.reset(); }
 
 private:
     void compareWith(const QString& path);
+    PlotView& settled(const QString& view);
     QString cell(int column) const;
 
     PrivateSettings settings_;
@@ -83,6 +90,17 @@ QString TestComparison::cell(int column) const
         model.match(model.index(0, 0), LayerTableModel::TensorRole, k_down_proj + QStringLiteral(".weight"),
                     1, Qt::MatchExactly | Qt::MatchRecursive);
     return found.isEmpty() ? QString() : found.first().siblingAtColumn(column).data().toString();
+}
+
+/// A view that shows both sides.
+PlotView& TestComparison::settled(const QString& view)
+{
+    window_->showView(view);
+    PlotView& plot = *window_->viewTabs().plot(view);
+    QTest::qWait(50);
+    [&] { QTRY_VERIFY_WITH_TIMEOUT(window_->runner().idle() && !plot.busy(), k_long); }();
+    QTest::qWait(100);
+    return plot;
 }
 
 void TestComparison::a_changed_file()
@@ -125,6 +143,64 @@ void TestComparison::a_changed_file()
     QTest::qWait(50);
     const PlotView& histogram = *window_->viewTabs().plot(QStringLiteral("histogram"));
     QCOMPARE(namedCurves(histogram), 1);
+}
+
+void TestComparison::maps_of_a_changed_file()
+{
+    const QString other = folder_.filePath(QStringLiteral("other"));
+    auto& matrices = static_cast<MatricesPlot&>(settled(QStringLiteral("matrices")));
+    const int alone = matrices.panelCount();
+    QVERIFY(!matrices.isSigned());
+    compareWith(other);
+    settled(QStringLiteral("matrices"));
+    QCOMPARE(canvas(matrices)->axisRectCount(), 3); // A, B, B − A
+    QVERIFY(matrices.isSigned() && matrices.isShared());
+    const auto rows = matrices.table();
+    QCOMPARE(rows.first().size(), 5);
+    QCOMPARE(rows.first().constLast(), QStringLiteral("B − A"));
+    for (const int row : {1, 77, static_cast<int>(rows.size()) - 1}) {
+        const double a = rows[row][2].toDouble();
+        QVERIFY(a != 0.0);
+        QVERIFY(std::abs(rows[row][3].toDouble() - 1.25 * a) <= 1e-6 * std::abs(a));
+        QVERIFY(std::abs(rows[row][4].toDouble() - 0.25 * a) <= 1e-5 * std::abs(a));
+    }
+    // The hand chooses another part of both; W − Q of a matrix times 1.25 is 1.25 times as large.
+    auto* part = matrices.findChild<QComboBox*>(QStringLiteral("matrices_part"));
+    QVERIFY(part && part->isVisible());
+    part->setFocus();
+    for (int i = 0; i < 3; ++i)
+        QTest::keyClick(part, Qt::Key_Down);
+    settled(QStringLiteral("matrices"));
+    QCOMPARE(matrices.panelCount(), 3);
+    QVERIFY2(matrices.table().first()[2].startsWith(QStringLiteral("W − Q")),
+             qPrintable(matrices.table().first()[2]));
+    QVERIFY2(matrices.command().contains(QStringLiteral("--option part=residual")),
+             qPrintable(matrices.command()));
+    // Moving one panel moves all; Esc and the arrows work as ever.
+    QTest::keyClick(&matrices, Qt::Key_Plus);
+    for (int i = 1; i < 3; ++i)
+        QCOMPARE(canvas(matrices)->axisRect(i)->axis(QCPAxis::atLeft)->range(),
+                 canvas(matrices)->yAxis->range());
+    QTest::keyClick(&matrices, Qt::Key_Right);
+    QVERIFY2(matrices.readout().contains(QStringLiteral("B − A ")), qPrintable(matrices.readout()));
+
+    // What flows into down_proj of the changed block is what it was; what flows into the next one is not.
+    auto& activations = static_cast<ActivationsPlot&>(settled(QStringLiteral("activations")));
+    QCOMPARE(activations.panelCount(), 3);
+    QVERIFY2(activations.readout().contains(QStringLiteral("B − A: largest 0,")),
+             qPrintable(activations.readout()));
+    window_->session().selectLayer(QStringLiteral("model.layers.3.self_attn.q_proj"));
+    settled(QStringLiteral("activations"));
+    QCOMPARE(activations.panelCount(), 3);
+    QVERIFY2(!activations.readout().contains(QStringLiteral("B − A: largest 0,")),
+             qPrintable(activations.readout()));
+    QCOMPARE(activations.table().first().size(), 7);
+    window_->session().selectLayer(k_down_proj);
+    window_->actions().compare_stop->trigger();
+    settled(QStringLiteral("matrices"));
+    QCOMPARE(matrices.panelCount(), alone);
+    QVERIFY(!matrices.isSigned() && !part->isVisible());
+    QCOMPARE(static_cast<ActivationsPlot&>(settled(QStringLiteral("activations"))).panelCount(), 1);
 }
 
 void TestComparison::a_run()

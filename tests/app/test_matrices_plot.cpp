@@ -19,7 +19,7 @@ namespace {
 std::shared_ptr<LayerMatrices> only(Matrix weight)
 {
     auto matrices = std::make_shared<LayerMatrices>();
-    matrices->weight = std::make_shared<MagnitudePyramid>(std::move(weight));
+    matrices->parts[LayerMatrices::Weight] = std::make_shared<MagnitudePyramid>(std::move(weight));
     return matrices;
 }
 
@@ -180,7 +180,7 @@ private Q_SLOTS:
     void one_scale_or_each_its_own()
     {
         auto matrices = only(Matrix::Constant(8, 8, 1.0F));
-        matrices->residual = std::make_shared<MagnitudePyramid>(Matrix::Constant(8, 8, 1e-3F));
+        matrices->parts[LayerMatrices::Residual] = std::make_shared<MagnitudePyramid>(Matrix::Constant(8, 8, 1e-3F));
         MatricesPlot plot;
         plot.setMatrices(matrices, k_layer);
         show(plot, QSize(1000, 400));
@@ -189,6 +189,29 @@ private Q_SLOTS:
         plot.setShared(false);
         canvas(plot)->replot();
         QVERIFY(pixels_in(plot, residual, residual.center().x(), 20, Theme::magnitude(1.0)) > 100);
+    }
+
+    void a_second_matrix_of_another_shape_is_told_and_not_drawn()
+    {
+        MatricesPlot plot;
+        plot.setMatrices(layer_matrices_of(12, 64, false), k_layer);
+        const int alone = plot.panelCount();
+        show(plot, QSize(1000, 400));
+        plot.setOther(nullptr, QStringLiteral("other")); // under way
+        QCOMPARE(plot.panelCount(), 1);
+        auto other = std::make_shared<OtherMatrix>();
+        other->values = std::make_shared<MagnitudePyramid>(Matrix::Ones(7, 64));
+        plot.setOther(other, QStringLiteral("other"));
+        QCOMPARE(plot.panelCount(), 1);
+        QVERIFY2(plot.readout().contains(QStringLiteral("B has 7 outputs × 64 inputs")),
+                 qPrintable(plot.readout()));
+        plot.setOther(std::make_shared<OtherMatrix>(), QStringLiteral("other"));
+        QVERIFY2(plot.readout().contains(QStringLiteral("nothing to compare")), qPrintable(plot.readout()));
+        plot.setNote(QStringLiteral("Said first"));
+        QVERIFY(plot.readout().startsWith(QStringLiteral("Said first")));
+        plot.setNote({});
+        plot.setOther(nullptr, {});
+        QCOMPARE(plot.panelCount(), alone);
     }
 
     void odd_matrices_are_drawn()

@@ -71,6 +71,22 @@ private Q_SLOTS:
         values.setConstant(std::numeric_limits<float>::quiet_NaN());
         QCOMPARE(MagnitudePyramid(values).largest(), 0.0);
     }
+
+    void a_difference_is_the_second_less_the_first()
+    {
+        const RandomStream stream(2, "pyramid");
+        std::uint64_t next = 0;
+        const auto random = [&] { return static_cast<float>(stream.uniform(next++) - 0.5); };
+        const Matrix a = Matrix::NullaryExpr(131, 67, random);
+        Matrix b = Matrix::NullaryExpr(131, 67, random);
+        b(130, 66) = std::numeric_limits<float>::infinity();
+        const MagnitudePyramid difference = difference_of(MagnitudePyramid(a), MagnitudePyramid(b));
+        for (Index i = 0; i < a.size() - 1; ++i)
+            QCOMPARE(difference.level(0).data()[i], b.data()[i] - a.data()[i]);
+        QCOMPARE(difference.not_finite(), std::uint64_t{1});
+        QVERIFY(difference_of(MagnitudePyramid(a), MagnitudePyramid(Matrix::Ones(67, 131))).empty());
+        QVERIFY(difference_of(MagnitudePyramid(), MagnitudePyramid()).empty());
+    }
 };
 
 QTEST_GUILESS_MAIN(TestMagnitudePyramid)

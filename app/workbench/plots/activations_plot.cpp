@@ -4,7 +4,6 @@
 #include "app/workbench/plots/number_format.h"
 #include "app/workbench/plots/token_text.h"
 
-#include <QCheckBox>
 #include <QComboBox>
 #include <QFileDialog>
 #include <QFileInfo>
@@ -19,8 +18,7 @@
 namespace rankscope {
 namespace {
 
-constexpr double k_decades = 3.0;
-constexpr double k_clip_factor = 4.0;
+constexpr int k_panels = 3;       ///< A, B and their difference
 constexpr int k_line_pixels = 14; ///< between the texts of two tokens
 constexpr int k_label_pixels = 110;
 constexpr int k_least_tokens = 2;
@@ -54,11 +52,9 @@ private:
 
 } // namespace
 
-ActivationsPlot::ActivationsPlot(QWidget* parent) : PlotView(parent)
+ActivationsPlot::ActivationsPlot(QWidget* parent) : MapPlot(k_panels, parent)
 {
-    setZoomsBothAxes(true);
     buildControls();
-    buildItems();
     restyle();
     setActivations(nullptr, {});
 }
@@ -78,13 +74,6 @@ void ActivationsPlot::buildControls()
     stretch_box_->setAccessibleName(tr("Which part of the text"));
     for (QSpinBox* box : {tokens_box_, stretch_box_})
         box->setKeyboardTracking(false);
-    colors_box_ = new QComboBox(this);
-    colors_box_->setAccessibleName(tr("What colors mean"));
-    colors_box_->addItems({tr("magnitude, logarithmic"), tr("value, linear")});
-    clipped_box_ = new QCheckBox(tr("Clip"), this);
-    clipped_box_->setToolTip(
-        tr("Colors end at %1 × RMS: larger values look alike, smaller ones differ more (C)")
-            .arg(k_clip_factor));
     strong_box_ = new QComboBox(this);
     strong_box_->setAccessibleName(tr("Tokens with the largest activations"));
     strong_box_->setToolTip(
@@ -93,9 +82,10 @@ void ActivationsPlot::buildControls()
     strong_box_->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
     strong_box_->setMinimumContentsLength(24);
     for (QWidget* widget : {static_cast<QWidget*>(text_button_), static_cast<QWidget*>(tokens_box_),
-                            static_cast<QWidget*>(stretch_box_), static_cast<QWidget*>(colors_box_),
-                            static_cast<QWidget*>(clipped_box_), static_cast<QWidget*>(strong_box_)})
+                            static_cast<QWidget*>(stretch_box_)})
         controls()->addWidget(widget);
+    addColorControls();
+    controls()->addWidget(strong_box_);
     connect(text_button_, &QPushButton::clicked, this, &ActivationsPlot::chooseText);
     connect(tokens_box_, &QSpinBox::valueChanged, this, [this](int tokens) {
         tokens_ = tokens;
@@ -106,39 +96,11 @@ void ActivationsPlot::buildControls()
         stretch_ = stretch;
         Q_EMIT optionsChanged();
     });
-    connect(colors_box_, &QComboBox::activated, this, [this](int index) { setSigned(index == 1); });
-    connect(clipped_box_, &QCheckBox::toggled, this, &ActivationsPlot::setClipped);
     connect(strong_box_, &QComboBox::activated, this, [this](int index) {
         const QPoint cell = strong_box_->itemData(index).toPoint();
         if (strong_box_->itemData(index).isValid())
             choose(cell.y(), cell.x());
     });
-}
-
-void ActivationsPlot::buildItems()
-{
-    plot()->legend->setVisible(false);
-    plot()->yAxis->setRangeReversed(true);
-    for (QCPAxis* axis : {plot()->xAxis, plot()->yAxis}) {
-        axis->grid()->setVisible(false);
-        axis->setOffset(2); // its line would hide the outermost cells
-    }
-    image_ = new MatrixImage(plot(), plot()->axisRect());
-    for (QCPItemRect** item : {&column_, &cell_}) {
-        *item = new QCPItemRect(plot());
-        (*item)->setLayer(cursorLayer());
-        (*item)->setBrush(Qt::NoBrush);
-    }
-    scale_ = addColorScale();
-}
-
-void ActivationsPlot::restyle()
-{
-    cell_->setPen(QPen(ink(Theme::Token::Outlier), 2.0));
-    column_->setPen(QPen(ink(Theme::Token::Outlier), 1.0, Qt::DashLine));
-    image_->setInks(ink(Theme::Token::Error), plot()->xAxis->tickLabelFont());
-    inkAxis(scale_->axis());
-    rebuildColors();
 }
 
 int ActivationsPlot::tokenCount() const
@@ -152,14 +114,47 @@ void ActivationsPlot::setActivations(std::shared_ptr<const ActivationPicture> pi
     group_ = group;
     const bool known = tokenCount() > 0;
     setHasData(known);
-    if (token_ >= tokenCount())
-        token_ = -1;
-    if (known && channel_ >= picture_->values->cols())
-        channel_ = -1;
+    other_.reset(); // it belongs to the picture before
     rebuild();
     if (picture_ && !known)
         showMessage(tr("No token of this text reaches %1.").arg(group_));
 }
+
+void ActivationsPlot::setOther(std::shared_ptr<const OtherActivations> other, const QString& name)
+{
+    const bool before = !other_name_.isEmpty();
+    other_ = std::move(other);
+    other_name_ = name;
+    const bool now = !other_name_.isEmpty();
+    if (now && !before) // a difference has a sign
+        signed_alone_ = isSigned();
+    if (now != before)
+        setSigned(now || signed_alone_);
+    rebuildMaps();
+}
+
+void ActivationsPlot::rebuildMaps()
+{
+    std::vector<Map> maps;
+    if (tokenCount() > 0) {
+        const bool compared = !other_name_.isEmpty();
+        maps.push_back({compared ? tr("A") : QString(), picture_->values});
+        if (other_ && other_->difference) {
+            maps.push_back({tr("B: %1").arg(other_name_), other_->picture->values});
+            maps.push_back({tr("B − A"), other_->difference});
+        }
+    }
+    setMaps(maps);
+}
+
+void ActivationsPlot::setAxes(bool narrow)
+{
+    setAxis(Qt::Horizontal, AxisKind::Whole, narrow ? QString() : tr("input channel"));
+    setAxis(Qt::Vertical, AxisKind::Whole, QString());
+    plot()->yAxis->setTicker(QSharedPointer<TokenTicker>::create(texts_, plot()->yAxis));
+}
+
+QString ActivationsPlot::valueName(bool is_signed) const { return is_signed ? tr("x") : tr("|x|"); }
 
 void ActivationsPlot::rebuild()
 {
@@ -178,17 +173,8 @@ void ActivationsPlot::rebuild()
     }
     stretch_box_->setValue(stretch_);
     rebuildTexts();
-    const int tokens = tokenCount();
-    image_->setMatrix(tokens > 0 ? picture_->values : nullptr);
-    setAxis(Qt::Horizontal, AxisKind::Whole, tr("input channel"));
-    setAxis(Qt::Vertical, AxisKind::Whole, QString());
-    plot()->yAxis->setTicker(QSharedPointer<TokenTicker>::create(texts_, plot()->yAxis));
-    setLimits(-0.5, tokens > 0 ? static_cast<double>(picture_->values->cols()) - 0.5 : 0.5, -0.5,
-              std::max(tokens, 1) - 0.5);
     rebuildList();
-    rebuildColors();
-    rebuildCursor();
-    rebuildReadout();
+    rebuildMaps();
 }
 
 void ActivationsPlot::rebuildTexts()
@@ -231,44 +217,6 @@ void ActivationsPlot::rebuildList()
                              QPoint(static_cast<int>(entry.channel), static_cast<int>(entry.token)));
 }
 
-void ActivationsPlot::rebuildColors()
-{
-    double high = 1.0;
-    if (tokenCount() > 0 && picture_->values->largest() > 0.0)
-        high = clipped_ ? std::min(picture_->values->largest(), k_clip_factor * picture_->values->rms())
-                        : picture_->values->largest();
-    image_->setColors({signed_, high, k_decades, paintsDark()});
-    scale_->setDataScaleType(signed_ ? QCPAxis::stLinear : QCPAxis::stLogarithmic);
-    scale_->axis()->setTicker(signed_
-                                  ? QSharedPointer<QCPAxisTicker>::create()
-                                  : QSharedPointer<QCPAxisTickerLog>::create().staticCast<QCPAxisTicker>());
-    scale_->axis()->setNumberFormat(signed_ ? QStringLiteral("gb") : QStringLiteral("eb"));
-    scale_->axis()->setNumberPrecision(signed_ ? 3 : 0);
-    scale_->setDataRange(QCPRange(signed_ ? -high : high * std::pow(10.0, -k_decades), high));
-    scale_->axis()->setLabel(signed_ ? tr("x") : tr("|x|"));
-    QCPColorGradient gradient;
-    gradient.clearColorStops();
-    for (int i = 0; i <= 20; ++i)
-        gradient.setColorStopAt(i / 20.0, signed_ ? Theme::signedValue(i / 10.0 - 1.0, paintsDark())
-                                                  : Theme::magnitude(i / 20.0));
-    scale_->setGradient(gradient);
-    replotLater();
-}
-
-void ActivationsPlot::setSigned(bool is_signed)
-{
-    signed_ = is_signed;
-    colors_box_->setCurrentIndex(is_signed ? 1 : 0);
-    rebuildColors();
-}
-
-void ActivationsPlot::setClipped(bool clipped)
-{
-    clipped_ = clipped;
-    clipped_box_->setChecked(clipped);
-    rebuildColors();
-}
-
 void ActivationsPlot::chooseText()
 {
     auto* dialog = new QFileDialog(this, tr("Text that flows through the model"), QString(),
@@ -302,37 +250,18 @@ void ActivationsPlot::setOptions(const QVariantMap& options)
     stretch_box_->setValue(stretch_);
 }
 
-void ActivationsPlot::setSelectedChannel(int channel)
-{
-    if (channel == channel_)
-        return;
-    channel_ = tokenCount() > 0 && channel >= picture_->values->cols() ? -1 : channel;
-    token_ = -1;
-    rebuildCursor();
-    rebuildReadout();
-}
-
-void ActivationsPlot::rebuildCursor()
-{
-    const bool known = tokenCount() > 0;
-    column_->setVisible(known && channel_ >= 0);
-    cell_->setVisible(known && channel_ >= 0 && token_ >= 0);
-    const auto x = static_cast<double>(channel_);
-    const auto y = static_cast<double>(token_);
-    column_->topLeft->setCoords(x - 0.5, -0.5);
-    column_->bottomRight->setCoords(x + 0.5, std::max(tokenCount(), 1) - 0.5);
-    cell_->topLeft->setCoords(x - 0.5, y - 0.5);
-    cell_->bottomRight->setCoords(x + 0.5, y + 0.5);
-    replotCursor();
-}
-
 QString ActivationsPlot::cellText(Index token, Index channel) const
 {
+    QStringList values;
+    for (const Map& map : maps()) {
+        const QString value = formatNumber((*map.values)(token, channel));
+        values.append(map.name.isEmpty() ? value : tr("%1 %2").arg(map.name, value));
+    }
     return tr("Token %1 %2, channel %3: %4")
         .arg(picture_->activations.positions[static_cast<std::size_t>(token)])
         .arg(texts_.value(token))
         .arg(channel)
-        .arg(formatNumber((*picture_->values)(token, channel)));
+        .arg(values.join(QStringLiteral(", ")));
 }
 
 void ActivationsPlot::rebuildReadout()
@@ -355,10 +284,18 @@ void ActivationsPlot::rebuildReadout()
     if (picture_->values->not_finite() > 0)
         parts.append(tr("%1 values are NaN or infinity (checkered)")
                          .arg(formatCount(static_cast<qint64>(picture_->values->not_finite()))));
-    if (token_ >= 0 && channel_ >= 0)
-        parts.append(cellText(token_, channel_));
-    else if (channel_ >= 0)
-        parts.append(tr("channel %1 is framed").arg(channel_));
+    if (other_ && other_->difference)
+        parts.append(tr("B: median |x| %1, largest %2 · B − A: largest %3, RMS %4")
+                         .arg(formatNumber(other_->picture->activations.median_abs),
+                              formatNumber(other_->picture->values->largest()),
+                              formatNumber(other_->difference->largest()),
+                              formatNumber(other_->difference->rms())));
+    else if (other_)
+        parts.append(tr("B reads other tokens, or as many of another size: only A is drawn"));
+    if (row() >= 0 && column() >= 0)
+        parts.append(cellText(row(), column()));
+    else if (column() >= 0)
+        parts.append(tr("channel %1 is framed").arg(column()));
     setReadout(parts.join(QStringLiteral("  ·  ")));
     updateDescription();
 }
@@ -374,76 +311,20 @@ QVector<QStringList> ActivationsPlot::table() const
         return {};
     QVector<QStringList> rows{
         {tr("position"), tr("token"), tr("id"), tr("strongest channel"), tr("x there")}};
+    const bool compared = other_ && other_->difference;
+    if (compared)
+        rows.first() << tr("x there in B") << tr("Δ");
     const TokenActivations& all = picture_->activations;
     for (const TokenEntry& peak : all.strongest) {
         const Index position = all.positions[static_cast<std::size_t>(peak.token)];
         rows.append({QString::number(position), texts_.value(peak.token),
                      QString::number(all.stretch.tokens[static_cast<std::size_t>(position)]),
                      QString::number(peak.channel), formatExact(peak.value)});
+        if (compared)
+            rows.last() << formatExact((*other_->picture->values)(peak.token, peak.channel))
+                        << formatExact((*other_->difference)(peak.token, peak.channel));
     }
     return rows;
-}
-
-void ActivationsPlot::choose(Index token, Index channel)
-{
-    token_ = std::clamp<Index>(token, 0, tokenCount() - 1);
-    channel_ = std::clamp<Index>(channel, 0, picture_->values->cols() - 1);
-    rebuildCursor();
-    rebuildReadout();
-    Q_EMIT channelSelected(static_cast<int>(channel_));
-}
-
-void ActivationsPlot::pointerClicked(const QPointF& position)
-{
-    Index token = 0;
-    Index channel = 0;
-    if (image_->cellAt(position, token, channel))
-        choose(token, channel);
-}
-
-QString ActivationsPlot::toolTipAt(const QPointF& position) const
-{
-    Index token = 0;
-    Index channel = 0;
-    return image_->cellAt(position, token, channel) ? cellText(token, channel) : QString();
-}
-
-bool ActivationsPlot::cursorKey(int steps, Qt::Orientation orientation)
-{
-    if (tokenCount() == 0)
-        return false;
-    const bool across = orientation == Qt::Horizontal;
-    choose(std::max<Index>(token_, 0) - (across ? 0 : steps),
-           std::max<Index>(channel_, 0) + (across ? steps : 0));
-    return true;
-}
-
-bool ActivationsPlot::activateCursor()
-{
-    if (channel_ < 0)
-        return false;
-    Q_EMIT channelSelected(static_cast<int>(channel_));
-    return true;
-}
-
-bool ActivationsPlot::leave()
-{
-    if (token_ < 0 && channel_ < 0)
-        return false;
-    token_ = channel_ = -1;
-    rebuildCursor();
-    rebuildReadout();
-    Q_EMIT channelSelected(-1);
-    return true;
-}
-
-void ActivationsPlot::keyPressEvent(QKeyEvent* event)
-{
-    if (event->modifiers() == Qt::NoModifier && event->key() == Qt::Key_C)
-        return setClipped(!clipped_);
-    if (event->modifiers() == Qt::NoModifier && event->key() == Qt::Key_L)
-        return setSigned(!signed_);
-    PlotView::keyPressEvent(event);
 }
 
 } // namespace rankscope

@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #pragma once
 
-#include "app/workbench/plots/matrix_image.h"
-#include "app/workbench/plots/plot_view.h"
+#include "app/workbench/plots/map_plot.h"
 #include "core/calibration/token_activations.h"
 
 #include <memory>
 
-class QCheckBox;
-class QComboBox;
-class QCPColorScale;
 class QPushButton;
 class QSpinBox;
 
@@ -21,16 +17,24 @@ struct ActivationPicture {
     std::shared_ptr<const MagnitudePyramid> values;
 };
 
+/// The same stretch of text in another file or run.
+struct OtherActivations {
+    std::shared_ptr<const ActivationPicture> picture;
+    std::shared_ptr<const MagnitudePyramid>
+        difference; ///< less the first one's; null: tokens or shapes differ
+};
+
 /// What flows into a layer, tokens downwards with their text and channels to the right. Lists the tokens with
-/// massive activations; a click or the arrow keys choose a cell, whose column is the selected channel.
-class ActivationsPlot : public PlotView {
+/// massive activations. Beside another file or run: A, B, and B − A.
+class ActivationsPlot : public MapPlot {
     Q_OBJECT
 public:
     explicit ActivationsPlot(QWidget* parent = nullptr);
 
     /// A null picture empties the view. `group`: the layer whose input it is.
     void setActivations(std::shared_ptr<const ActivationPicture> picture, const QString& group);
-    void setSelectedChannel(int channel); ///< −1: none; emits nothing
+    /// Null: none. An empty name: no comparison.
+    void setOther(std::shared_ptr<const OtherActivations> other, const QString& name);
 
     int tokenCount() const;
     QStringList tokenTexts() const { return texts_; } ///< as drawn beside the rows
@@ -42,52 +46,32 @@ public:
     QVector<QStringList> table() const override;
 
 public Q_SLOTS:
-    void setSigned(bool is_signed);
-    void setClipped(bool clipped);
     void chooseText();
 
-Q_SIGNALS:
-    void channelSelected(int channel); ///< by the user's hand only
-
 protected:
-    void restyle() override;
-    bool cursorKey(int steps, Qt::Orientation orientation) override;
-    bool activateCursor() override;
-    bool leave() override;
-    void pointerClicked(const QPointF& position) override;
-    QString toolTipAt(const QPointF& position) const override;
-    void keyPressEvent(QKeyEvent* event) override;
+    void setAxes(bool narrow) override;
+    QString cellText(Index token, Index channel) const override;
+    void rebuildReadout() override;
+    QString valueName(bool is_signed) const override;
 
 private:
     void buildControls();
-    void buildItems();
     void rebuild();
+    void rebuildMaps();
     void rebuildTexts();
     void rebuildList();
-    void rebuildColors();
-    void rebuildCursor();
-    void rebuildReadout();
-    void choose(Index token, Index channel);
-    QString cellText(Index token, Index channel) const;
 
     std::shared_ptr<const ActivationPicture> picture_;
+    std::shared_ptr<const OtherActivations> other_;
+    QString other_name_;
     QString group_;
     QStringList texts_;
     QString file_;
     int tokens_ = 128;
     int stretch_ = 0;
-    Index token_ = -1;
-    Index channel_ = -1;
-    bool signed_ = false;
-    bool clipped_ = false;
+    bool signed_alone_ = false; ///< what isSigned() was before the comparison
 
-    MatrixImage* image_ = nullptr;
-    QCPItemRect* cell_ = nullptr;
-    QCPItemRect* column_ = nullptr;
-    QCPColorScale* scale_ = nullptr;
-    QComboBox* colors_box_ = nullptr;
     QComboBox* strong_box_ = nullptr;
-    QCheckBox* clipped_box_ = nullptr;
     QPushButton* text_button_ = nullptr;
     QSpinBox* tokens_box_ = nullptr;
     QSpinBox* stretch_box_ = nullptr;

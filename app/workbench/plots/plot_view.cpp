@@ -244,7 +244,22 @@ void PlotView::elideTitle()
         title_->setText(shown);
 }
 
-void PlotView::setReadout(const QString& text) { readout_->setText(text); }
+void PlotView::setReadout(const QString& text)
+{
+    readout_text_ = text;
+    QStringList parts{note_, text};
+    parts.removeAll(QString());
+    readout_->setText(parts.join(QStringLiteral("  ·  ")));
+}
+
+void PlotView::setNote(const QString& note)
+{
+    if (note == note_)
+        return;
+    note_ = note;
+    setReadout(readout_text_);
+    updateDescription();
+}
 
 QString PlotView::readout() const { return readout_->text(); }
 

@@ -62,6 +62,11 @@ public:
     /// picture and into the command.
     virtual QVariantMap options() const { return {}; }
     virtual void setOptions(const QVariantMap&) {} ///< unknown ones are ignored; emits nothing
+    /// What the controls ask for of the other side of a comparison: goes with the request for that, and into
+    /// the command while there is one. Set by setOptions(), too.
+    virtual QVariantMap compareOptions() const { return {}; }
+    /// A sentence before the readout: what of a comparison cannot be drawn. Empty: none.
+    void setNote(const QString& note);
     /// The command line that draws this picture; empty: there is none.
     void setCommand(const QString& command) { command_ = command; }
     const QString& command() const { return command_; }
@@ -159,6 +164,8 @@ private:
     QPointer<QDialog> table_dialog_;
     QString title_text_;
     QString message_;
+    QString note_;
+    QString readout_text_;
     QString command_;
     double limits_[4] = {0.0, 1.0, 0.0, 1.0};
     QPointF press_;

@@ -15,6 +15,25 @@ public:
                      QStringLiteral("activations"),
                      QStringLiteral("Show what flows into the selected layer, token by token")})
     {}
+    bool comparesPictures() const override { return true; }
+    Picture compare(const ViewSides&, const Picture& first, const Picture& second, Monitor&) const override
+    {
+        OtherActivations other;
+        other.picture = std::static_pointer_cast<const ActivationPicture>(second);
+        const auto& a = *static_cast<const ActivationPicture*>(first.get());
+        const auto& b = *other.picture;
+        if (a.activations.stretch.tokens == b.activations.stretch.tokens
+            && a.activations.positions == b.activations.positions)
+            other.difference = std::make_shared<const MagnitudePyramid>(difference_of(*a.values, *b.values));
+        if (other.difference && other.difference->empty())
+            other.difference.reset();
+        return std::make_shared<const OtherActivations>(std::move(other));
+    }
+    void drawOther(PlotView& plot, const QString& name, const Picture& picture) const override
+    {
+        static_cast<ActivationsPlot&>(plot).setOther(
+            std::static_pointer_cast<const OtherActivations>(picture), name);
+    }
 
 protected:
     Result<ActivationPicture> read(const ViewRequest& request, Backend& backend,

@@ -13,10 +13,10 @@ public:
         : TypedView({QStringLiteral("channels"), QStringLiteral("Channels"), QStringLiteral("channels"),
                      QStringLiteral("Show the channels of the selected layer")})
     {}
-    bool compares() const override { return true; }
     void drawOther(PlotView& plot, const QString& name, const Picture& picture) const override
     {
-        static_cast<ChannelPlot&>(plot).setOther(std::static_pointer_cast<const ChannelProfile>(picture), name);
+        static_cast<ChannelPlot&>(plot).setOther(std::static_pointer_cast<const ChannelProfile>(picture),
+                                                 name);
     }
 
 protected:

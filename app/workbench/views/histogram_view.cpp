@@ -14,7 +14,6 @@ public:
             {QStringLiteral("histogram"), QStringLiteral("Histogram"), QStringLiteral("histogram"),
              QStringLiteral("Show the values of the selected layer and the levels they are rounded to")})
     {}
-    bool compares() const override { return true; }
     void drawOther(PlotView& plot, const QString& name, const Picture& picture) const override
     {
         static_cast<HistogramPlot&>(plot).setOther(std::static_pointer_cast<const LayerHistogram>(picture),

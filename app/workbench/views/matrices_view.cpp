@@ -8,12 +8,41 @@ namespace rankscope {
 
 namespace {
 
+LayerMatrices::Part comparedPart(const ViewRequest& request)
+{
+    const auto part =
+        LayerMatrices::partIds().indexOf(request.options.value(QStringLiteral("part")).toString());
+    return part < 0 ? LayerMatrices::Weight : static_cast<LayerMatrices::Part>(part);
+}
+
+std::shared_ptr<const MagnitudePyramid> drawable(MagnitudePyramid values)
+{
+    return values.empty() ? nullptr : std::make_shared<const MagnitudePyramid>(std::move(values));
+}
+
 class MatricesView final : public TypedView<MatricesPlot, LayerMatrices> {
 public:
     MatricesView()
         : TypedView({QStringLiteral("matrices"), QStringLiteral("Matrices"), QStringLiteral("matrices"),
                      QStringLiteral("Show the selected layer's W, Q, L·R and what is left, cell by cell")})
     {}
+    bool comparesPictures() const override { return true; }
+    Picture compare(const ViewSides& sides, const Picture& first, const Picture& second,
+                    Monitor& monitor) const override
+    {
+        OtherMatrix other;
+        other.part = comparedPart(sides.second);
+        const auto& a = static_cast<const LayerMatrices*>(first.get())->parts[other.part];
+        other.values = static_cast<const LayerMatrices*>(second.get())->parts[other.part];
+        monitor.throw_if_cancelled();
+        if (a && other.values)
+            other.difference = drawable(difference_of(*a, *other.values));
+        return std::make_shared<const OtherMatrix>(std::move(other));
+    }
+    void drawOther(PlotView& plot, const QString& name, const Picture& picture) const override
+    {
+        static_cast<MatricesPlot&>(plot).setOther(std::static_pointer_cast<const OtherMatrix>(picture), name);
+    }
 
 protected:
     Result<LayerMatrices> read(const ViewRequest& request, Backend& backend, Monitor& monitor) const override
@@ -31,12 +60,12 @@ protected:
             return parts.error();
         LayerMatrices matrices;
         matrices.from_run = decomposition->has_value();
-        for (const auto& [part, target] :
-             {std::pair(&parts->weight, &matrices.weight), std::pair(&parts->quantized, &matrices.quantized),
-              std::pair(&parts->low_rank, &matrices.low_rank),
-              std::pair(&parts->residual, &matrices.residual)}) {
+        Matrix* const all[] = {&parts->weight, &parts->quantized, &parts->low_rank, &parts->residual};
+        for (std::size_t part = 0; part < LayerMatrices::k_parts; ++part) {
+            if (request.second && part != comparedPart(request))
+                continue;
             monitor.throw_if_cancelled();
-            *target = std::make_shared<const MagnitudePyramid>(std::move(*part));
+            matrices.parts[part] = drawable(MagnitudePyramid(std::move(*all[part])));
         }
         return matrices;
     }

@@ -12,6 +12,8 @@ public:
         : TypedView({QStringLiteral("overview"), QStringLiteral("Overview"), QStringLiteral("overview"),
                      QStringLiteral("Show what flows through the whole model"), false})
     {}
+    bool compares() const override { return false; }
+    void drawOther(PlotView&, const QString&, const Picture&) const override {}
 
 protected:
     Result<ChannelMap> read(const ViewRequest& request, Backend&, Monitor& monitor) const override

@@ -8,12 +8,8 @@ namespace rankscope {
 std::span<const View* const> views()
 {
     static const std::array all = {
-        &overviewView(),
-        &channelsView(),
-        &spectrumView(),
-        &histogramView(),
-        &matricesView(),
-        &activationsView(),
+        &overviewView(),  &channelsView(), &spectrumView(),
+        &histogramView(), &matricesView(), &activationsView(),
     };
     return all;
 }

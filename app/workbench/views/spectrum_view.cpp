@@ -13,10 +13,10 @@ public:
         : TypedView({QStringLiteral("spectrum"), QStringLiteral("Spectrum"), QStringLiteral("spectrum"),
                      QStringLiteral("Show the singular values of the selected layer")})
     {}
-    bool compares() const override { return true; }
     void drawOther(PlotView& plot, const QString& name, const Picture& picture) const override
     {
-        static_cast<SpectrumPlot&>(plot).setOther(std::static_pointer_cast<const LayerSpectrum>(picture), name);
+        static_cast<SpectrumPlot&>(plot).setOther(std::static_pointer_cast<const LayerSpectrum>(picture),
+                                                  name);
     }
 
 protected:
@@ -33,6 +33,7 @@ protected:
     void show(SpectrumPlot& plot, const ViewRequest& request, const Shared& spectrum) const override
     {
         plot.setSpectrum(spectrum, toQString(request.layer.name), request.layer.out, request.layer.in);
+        plot.setRank(request.rank);
     }
 };
 

@@ -16,7 +16,9 @@ struct ViewRequest {
     ViewSide side;
     LinearLayer layer;   ///< for views of the whole model: any
     UniformGrid grid;    ///< of the layer's row in the plan
-    QVariantMap options; ///< PlotView::options()
+    QVariantMap options; ///< PlotView::options(); of the second side, compareOptions(), too
+    int rank = 0;        ///< of the same
+    bool second = false; ///< of a comparison: only what View::compare() takes is needed
 };
 
 /// What a view's compute() hands to its draw(); immutable.
@@ -30,6 +32,13 @@ struct ViewInfo {
     bool of_layer = true; ///< else of the whole model
 };
 
+/// Both sides of a comparison: what is asked of the open checkpoint and of the other one.
+struct ViewSides {
+    ViewRequest first;
+    ViewRequest second;
+    TensorMatching matching; ///< of their tensors
+};
+
 /// One picture of a layer or model: how its widget is made, what is computed for it away from the GUI thread,
 /// and how that is drawn. Adding one: views/foo_view.cpp, its plot, and a line in views.cpp.
 class View {
@@ -41,15 +50,25 @@ public:
     virtual Result<Picture> compute(const ViewRequest& request, Backend& backend, Monitor& monitor) const = 0;
     /// A null picture empties the view.
     virtual void draw(PlotView& plot, const ViewRequest& request, const Picture& picture) const = 0;
-    /// Whether drawOther() does anything.
-    virtual bool compares() const { return false; }
-    /// The same layer of the other side, beside what is drawn; null: none.
-    virtual void drawOther(PlotView&, const QString& name, const Picture& picture) const
+    /// Whether there is a second side to draw.
+    virtual bool compares() const { return true; }
+    /// Whether compare() looks at the first picture.
+    virtual bool comparesPictures() const { return false; }
+    /// What drawOther() draws, of the pictures of both sides: as it comes, the second one. Throws Cancelled.
+    virtual Picture compare(const ViewSides&, const Picture& first, const Picture& second, Monitor&) const
     {
-        Q_UNUSED(name)
-        Q_UNUSED(picture)
+        Q_UNUSED(first)
+        return second;
     }
+    /// The same layer of the other side beside what is drawn. Without a picture there is none, or it is under
+    /// way; without a name nothing is compared.
+    virtual void drawOther(PlotView& plot, const QString& name, const Picture& picture) const = 0;
 };
+
+/// What the view draws of the second side. `first`: the picture of the first one, null where it is not at
+/// hand. Errors, exceptions: as View::compute.
+Result<Picture> computeOther(const View& view, const ViewSides& sides, Picture first, Backend& backend,
+                             Monitor& monitor);
 
 /// All views of the middle, in the order of their tabs.
 std::span<const View* const> views();

@@ -42,7 +42,7 @@ std::shared_ptr<const LayerMatrices> matrices()
     static const auto made = [] {
         const auto pyramid = std::make_shared<const MagnitudePyramid>(weight());
         auto result = std::make_shared<LayerMatrices>();
-        result->weight = result->quantized = result->low_rank = result->residual = pyramid;
+        result->parts.fill(pyramid);
         return result;
     }();
     return made;
@@ -126,9 +126,9 @@ void select_matrices(benchmark::State& state)
     for (auto unused : state) {
         const LayerParts parts = planned_parts(part, UniformGrid{2, 64}, *backend);
         auto result = std::make_shared<LayerMatrices>();
-        result->weight = std::make_shared<const MagnitudePyramid>(parts.weight);
-        result->quantized = std::make_shared<const MagnitudePyramid>(parts.quantized);
-        result->residual = std::make_shared<const MagnitudePyramid>(parts.residual);
+        result->parts[LayerMatrices::Weight] = std::make_shared<const MagnitudePyramid>(parts.weight);
+        result->parts[LayerMatrices::Quantized] = std::make_shared<const MagnitudePyramid>(parts.quantized);
+        result->parts[LayerMatrices::Residual] = std::make_shared<const MagnitudePyramid>(parts.residual);
         plot.setMatrices(result, QStringLiteral("layer"));
         canvas->replot(QCustomPlot::rpImmediateRefresh);
     }

@@ -5,7 +5,7 @@
 #include "core/compute/kquant.h"
 #include "core/methods/common_parameters.h"
 #include "core/methods/method.h"
-#include "core/methods/rank_share.h"
+#include "core/plan/detail/plan_row.h"
 
 #include <fmt/format.h>
 
@@ -21,17 +21,6 @@ namespace {
 constexpr std::string_view k_format = "rankscope.plan";
 constexpr std::int64_t k_version = 1;
 
-using Given = std::map<std::string, ParameterValue, std::less<>>;
-
-std::int64_t integer_or(const Parameters& parameters, std::string_view name, std::int64_t fallback)
-{
-    const auto found = parameters.values().find(name);
-    if (found == parameters.values().end())
-        return fallback;
-    const auto* number = std::get_if<std::int64_t>(&found->second);
-    return number ? *number : fallback;
-}
-
 bool flag_or(const Parameters& parameters, std::string_view name, bool fallback)
 {
     const auto found = parameters.values().find(name);
@@ -41,55 +30,10 @@ bool flag_or(const Parameters& parameters, std::string_view name, bool fallback)
     return flag ? *flag : fallback;
 }
 
-/// What a shape allows for the parameters that depend on it.
-struct ShapeLimit {
-    std::string_view name;
-    Index limit;
-    std::string_view meaning;
-};
-
-std::vector<ShapeLimit> shape_limits(const LinearLayer& layer)
-{
-    return {{"rank", std::min(layer.out, layer.in), "rank"}, {"k", layer.in, "number of outlier channels"}};
-}
-
-/// Lowers the parameters not named in `kept` to what the shape allows.
-Result<Parameters> fit_to_shape(const MethodInfo& method, Parameters parameters, const Given& kept,
-                                const LinearLayer& layer)
-{
-    for (const ShapeLimit& limit : shape_limits(layer)) {
-        if (!method.find(limit.name) || kept.contains(limit.name)
-            || integer_or(parameters, limit.name, 0) <= limit.limit)
-            continue;
-        auto lowered = parameters.with(method, limit.name, ParameterValue(std::int64_t{limit.limit}));
-        if (!lowered)
-            return lowered.error().in(layer.name);
-        parameters = std::move(*lowered);
-    }
-    return parameters;
-}
-
-/// The values with a rank that is a share ("10%") as the number of this layer. `layer` null: unknown.
-Result<Given> with_resolved_rank(Given values, const LinearLayer* layer)
-{
-    const auto rank = values.find("rank");
-    if (rank == values.end())
-        return values;
-    const auto* text = std::get_if<std::string>(&rank->second);
-    if (!layer && text && text->ends_with('%'))
-        return usage_error(fmt::format("rank {} is a share of a layer whose shape is not known here", *text),
-                           {}, "Give the rank as a whole number");
-    auto resolved = resolved_rank(rank->second, layer ? layer->out : 0, layer ? layer->in : 0);
-    if (!resolved)
-        return resolved.error();
-    rank->second = std::move(*resolved);
-    return values;
-}
-
 Status check_row(const LayerPlan& row, const LinearLayer& layer)
 {
-    for (const ShapeLimit& limit : shape_limits(layer)) {
-        const std::int64_t value = integer_or(row.parameters, limit.name, 0);
+    for (const detail::ShapeLimit& limit : detail::shape_limits(layer)) {
+        const std::int64_t value = detail::integer_or(row.parameters, limit.name, 0);
         if (value > limit.limit)
             return usage_error(
                 fmt::format("{} {} is beyond the matrix, which is {} × {}", limit.meaning, value, layer.out,
@@ -105,7 +49,7 @@ Status check_row(const LayerPlan& row, const LinearLayer& layer)
                         layer.in),
             row.layer,
             fmt::format("Choose another codebook for it, as with --set '{}:codebook=uniform'", row.layer));
-    if (const std::int64_t group = integer_or(row.parameters, "group", 0); group < -1)
+    if (const std::int64_t group = detail::integer_or(row.parameters, "group", 0); group < -1)
         return usage_error(
             fmt::format("group {} is no group size", group), row.layer,
             "Give the number of inputs that share a scale, 0 for one scale per output channel, or -1 "
@@ -183,173 +127,6 @@ Result<LayerPlan> row_from_json(const Json& json)
         return read.error();
     row.parameters = std::move(*read);
     return row;
-}
-
-bool matches(std::string_view pattern, std::string_view name)
-{
-    // Iterative matching with one point of return: linear in practice, never exponential.
-    std::size_t p = 0;
-    std::size_t n = 0;
-    std::size_t star = std::string_view::npos;
-    std::size_t restart = 0;
-    while (n < name.size()) {
-        const bool escaped = p + 1 < pattern.size() && pattern[p] == '\\';
-        if (p < pattern.size() && pattern[p] == '*') {
-            star = p++;
-            restart = n;
-        } else if (p < pattern.size()
-                   && (escaped ? pattern[p + 1] == name[n] : pattern[p] == '?' || pattern[p] == name[n])) {
-            p += escaped ? 2 : 1;
-            ++n;
-        } else if (star != std::string_view::npos) {
-            p = star + 1;
-            n = ++restart;
-        } else {
-            return false;
-        }
-    }
-    while (p < pattern.size() && pattern[p] == '*')
-        ++p;
-    return p == pattern.size();
-}
-
-/// Splits at a character that no backslash precedes; the pieces keep their backslashes.
-std::vector<std::string_view> split(std::string_view text, char separator)
-{
-    std::vector<std::string_view> pieces;
-    std::size_t start = 0;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        if (text[i] == '\\') {
-            ++i;
-        } else if (text[i] == separator) {
-            pieces.push_back(text.substr(start, i - start));
-            start = i + 1;
-        }
-    }
-    pieces.push_back(text.substr(start));
-    return pieces;
-}
-
-std::string escape(std::string_view text, std::string_view special)
-{
-    std::string result;
-    for (const char letter : text) {
-        if (letter == '\\' || special.find(letter) != std::string_view::npos)
-            result += '\\';
-        result += letter;
-    }
-    return result;
-}
-
-std::string unescape(std::string_view text)
-{
-    std::string result;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        if (text[i] == '\\' && i + 1 < text.size())
-            ++i;
-        result += text[i];
-    }
-    return result;
-}
-
-struct Setting {
-    std::string_view glob;
-    std::vector<std::pair<std::string, std::string>> values;
-};
-
-Result<Setting> parse_setting(std::string_view text)
-{
-    const auto refuse = [&](std::string message) {
-        return usage_error(std::move(message), fmt::format("--set '{}'", text),
-                           "Write GLOB:key=value,key=value, such as '*.down_proj:rank=32,method=odlri'");
-    };
-    std::size_t colon = 0;
-    while (colon < text.size() && text[colon] != ':')
-        colon += text[colon] == '\\' ? 2U : 1U;
-    if (colon >= text.size() || colon == 0)
-        return refuse("there is no layer pattern before a colon");
-    Setting setting{text.substr(0, colon), {}};
-    for (const std::string_view piece : split(text.substr(colon + 1), ',')) {
-        const std::size_t equals = piece.find('=');
-        if (equals == std::string_view::npos || equals == 0)
-            return refuse(fmt::format("\"{}\" is no key=value", piece));
-        std::string key(piece.substr(0, equals));
-        for (const auto& [other, value] : setting.values) {
-            if (other == key)
-                return refuse(fmt::format("\"{}\" is given twice", key));
-        }
-        setting.values.emplace_back(std::move(key), unescape(piece.substr(equals + 1)));
-    }
-    return setting;
-}
-
-Result<bool> parse_boolean(std::string_view key, std::string_view value)
-{
-    if (value == "true" || value == "yes" || value == "1")
-        return true;
-    if (value == "false" || value == "no" || value == "0")
-        return false;
-    return usage_error(fmt::format("{} must be true or false, not \"{}\"", key, value));
-}
-
-/// The row's parameters under another method: those that both have are kept where they are legal there.
-Result<Parameters> carry_over(const LayerPlan& row, const MethodInfo& method, const Given& given,
-                              const Model* model)
-{
-    Given values = given;
-    for (const auto& [name, value] : row.parameters.values()) {
-        if (values.contains(name) || !method.find(name))
-            continue;
-        if (Parameters::make(method, {{name, value}}))
-            values.emplace(name, value);
-    }
-    auto made = Parameters::make(method, values);
-    const LinearLayer* layer = model ? model->find_linear(row.layer) : nullptr;
-    if (!made || !layer)
-        return made;
-    return fit_to_shape(method, std::move(*made), given, *layer);
-}
-
-Result<LayerPlan> changed_row(const LayerPlan& row, const Setting& setting, const Model* model)
-{
-    LayerPlan changed = row;
-    Given given;
-    for (const auto& [key, value] : setting.values) {
-        if (key == "method") {
-            changed.method = value;
-        } else if (key == "include" || key == "locked") {
-            auto parsed = parse_boolean(key, value);
-            if (!parsed)
-                return parsed.error().in(row.layer);
-            (key == "include" ? changed.include : changed.locked) = *parsed;
-        } else {
-            given.emplace(key, value);
-        }
-    }
-    auto resolved = with_resolved_rank(std::move(given), model ? model->find_linear(row.layer) : nullptr);
-    if (!resolved)
-        return resolved.error().in(row.layer);
-    given = std::move(*resolved);
-    auto method = require_method(changed.method);
-    if (!method)
-        return method.error().in(row.layer);
-    const MethodInfo& info = (*method)->info();
-    if (changed.method != row.method) {
-        auto parameters = carry_over(row, info, given, model);
-        if (!parameters)
-            return parameters.error().in(row.layer);
-        changed.parameters = std::move(*parameters);
-        return changed;
-    }
-    for (const auto& [name, value] : given) {
-        auto parameters = changed.parameters.with(info, name, value);
-        if (!parameters)
-            return parameters.error().in(row.layer);
-        changed.parameters = std::move(*parameters);
-    }
-    if (auto fits = changed.parameters.check(info); !fits)
-        return fits.error().in(row.layer);
-    return changed;
 }
 
 } // namespace
@@ -478,14 +255,15 @@ Result<Plan> uniform_plan(const Model& model, std::string_view method,
     bool any = false;
     for (const LinearLayer& layer : model.linears()) {
         const bool include = globs.empty() || glob_match_any(globs, layer.name);
-        auto values = with_resolved_rank(given, &layer);
+        auto values = detail::with_resolved_rank(given, &layer);
         if (!values)
             return values.error().in("method " + info.id);
         auto parameters = Parameters::make(info, *values);
         if (!parameters)
             return parameters.error().in("method " + info.id);
         // Layers that are left out must be legal too when somebody includes them later.
-        auto fitted = fit_to_shape(info, std::move(*parameters), include ? given : Given{}, layer);
+        auto fitted =
+            detail::fit_to_shape(info, std::move(*parameters), include ? given : detail::Given{}, layer);
         if (!fitted)
             return fitted.error();
         LayerPlan row{layer.name, include, info.id, std::move(*fitted), false};
@@ -502,66 +280,11 @@ Result<Plan> uniform_plan(const Model& model, std::string_view method,
     return plan;
 }
 
-Status apply_setting(Plan& plan, std::string_view setting, const Model* model)
-{
-    auto parsed = parse_setting(setting);
-    if (!parsed)
-        return parsed.error();
-    std::vector<LayerPlan> rows = plan.rows;
-    bool any = false;
-    for (LayerPlan& row : rows) {
-        if (!glob_match(parsed->glob, row.layer))
-            continue;
-        any = true;
-        auto changed = changed_row(row, *parsed, model);
-        if (!changed)
-            return changed.error().in(fmt::format("--set '{}'", setting));
-        row = std::move(*changed);
-    }
-    if (!any)
-        return usage_error(fmt::format("no layer of the plan matches \"{}\"", parsed->glob),
-                           fmt::format("--set '{}'", setting), "rankscope-cli info lists the layers");
-    plan.rows = std::move(rows);
-    return {};
-}
-
-Result<bool> setting_gives(std::string_view setting, std::string_view layer, std::string_view key)
-{
-    const auto parsed = parse_setting(setting);
-    if (!parsed)
-        return parsed.error();
-    return glob_match(parsed->glob, layer)
-           && std::any_of(parsed->values.begin(), parsed->values.end(),
-                          [&](const auto& value) { return value.first == key; });
-}
-
-std::string setting_text(const LayerPlan& row)
-{
-    std::string text = escape(row.layer, "*?:,") + ":method=" + escape(row.method, ",") + ",include="
-                       + (row.include ? "true" : "false") + ",locked=" + (row.locked ? "true" : "false");
-    for (const auto& [name, value] : row.parameters.values())
-        text += "," + name + "=" + escape(to_string(value), ",");
-    return text;
-}
-
-bool glob_match(std::string_view pattern, std::string_view name) { return matches(pattern, name); }
-
-bool glob_match_any(std::string_view patterns, std::string_view name)
-{
-    for (const std::string_view pattern : split(patterns, ',')) {
-        const auto first = pattern.find_first_not_of(' ');
-        if (first != std::string_view::npos
-            && matches(pattern.substr(first, pattern.find_last_not_of(' ') - first + 1), name))
-            return true;
-    }
-    return false;
-}
-
 double planned_bits_per_weight(const LayerPlan& row, const LinearLayer& layer)
 {
     UniformGrid grid;
-    grid.bits = static_cast<int>(integer_or(row.parameters, "bits", grid.bits));
-    grid.group = integer_or(row.parameters, "group", grid.group);
+    grid.bits = static_cast<int>(detail::integer_or(row.parameters, "bits", grid.bits));
+    grid.group = detail::integer_or(row.parameters, "group", grid.group);
     grid.symmetric = flag_or(row.parameters, "symmetric", false);
     if (row.parameters.values().contains("codebook"))
         grid = grid_of(row.parameters);
@@ -577,7 +300,8 @@ double planned_bits_per_weight(const LayerPlan& row, const LinearLayer& layer)
         signs = rotates(row.parameters) ? static_cast<double>(layer.out + layer.in) : 0.0;
     }
     const double low_rank =
-        factor_storage_bits(layer.out, layer.in, integer_or(row.parameters, "rank", 0), factors) + signs;
+        factor_storage_bits(layer.out, layer.in, detail::integer_or(row.parameters, "rank", 0), factors)
+        + signs;
     if (!values.contains("bits")) // there is no Q
         return low_rank / weights;
     if (lattice) {

@@ -3,7 +3,7 @@
 #include "core/base/byte_size.h"
 #include "core/base/thread_pool.h"
 #include "core/run/run.h"
-#include "tests/support/sample_run.h"
+#include "tests/support/run_fixture.h"
 #include "tests/support/test_monitor.h"
 #include "tests/support/test_paths.h"
 #include "tests/support/verify.h"
@@ -30,11 +30,11 @@ constexpr char k_child_option[] = "--child";
 
 } // namespace
 
-class TestRun : public QObject {
+class TestRun : public QObject, protected test::RunFixture {
     Q_OBJECT
 
 private slots:
-    void initTestCase();
+    void initTestCase() { make_whole_run(); }
     void results_and_files();
     void stored_layer_equals_the_method();
     void bytes_do_not_depend_on_threads_or_memory();
@@ -51,37 +51,7 @@ private slots:
     void methods_that_need_moments();
     void opening_what_is_no_run();
     void weights_of_a_run();
-
-private:
-    fs::path place(const QString& name) const
-    {
-        return fs::path(folder_.path().toStdString()) / name.toStdString();
-    }
-    Status execute(const Plan& plan, const fs::path& folder, const RunOptions& options = {},
-                   Monitor& monitor = silent_monitor(), const RunEvents& events = {}) const
-    {
-        return Run::execute(model_, plan, calibration_, folder, options, *backend_, monitor, events);
-    }
-    std::map<std::string, std::string> layers_of(const fs::path& run) const
-    {
-        return test::folder_contents(run / "layers");
-    }
-
-    QTemporaryDir folder_;
-    std::shared_ptr<const Model> model_;
-    std::shared_ptr<const CalibrationStore> calibration_;
-    std::unique_ptr<Backend> backend_ = make_cpu_backend();
-    std::map<std::string, std::string> whole_; // layer files of an uninterrupted ODLRI run
 };
-
-void TestRun::initTestCase()
-{
-    model_ = test::sample_model();
-    calibration_ = test::small_calibration(place("calibration"));
-    VERIFY_OK(execute(sample_plan("odlri"), place("whole")));
-    whole_ = layers_of(place("whole"));
-    QCOMPARE(whole_.size(), model_->linears().size());
-}
 
 void TestRun::results_and_files()
 {

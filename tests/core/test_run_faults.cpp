@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/run/run.h"
 #include "tests/support/copying_backend.h"
-#include "tests/support/sample_run.h"
+#include "tests/support/run_fixture.h"
 #include "tests/support/test_monitor.h"
 #include "tests/support/verify.h"
 
@@ -45,11 +45,11 @@ private:
 } // namespace
 
 /// Runs that meet a bad weight, a dying device, damaged files, or a place that takes no bytes.
-class TestRunFaults : public QObject {
+class TestRunFaults : public QObject, protected test::RunFixture {
     Q_OBJECT
 
 private slots:
-    void initTestCase();
+    void initTestCase() { make_whole_run(); }
     void failing_layer_does_not_stop_the_others();
     void dead_device_gives_its_layers_to_the_cpu_data();
     void dead_device_gives_its_layers_to_the_cpu();
@@ -58,37 +58,7 @@ private slots:
     void unwritable_places();
     void full_disk_before_the_start();
     void full_disk_in_the_middle();
-
-private:
-    fs::path place(const QString& name) const
-    {
-        return fs::path(folder_.path().toStdString()) / name.toStdString();
-    }
-    Status execute(const Plan& plan, const fs::path& folder, const RunOptions& options = {},
-                   Monitor& monitor = silent_monitor(), const RunEvents& events = {}) const
-    {
-        return Run::execute(model_, plan, calibration_, folder, options, *backend_, monitor, events);
-    }
-    std::map<std::string, std::string> layers_of(const fs::path& run) const
-    {
-        return test::folder_contents(run / "layers");
-    }
-
-    QTemporaryDir folder_;
-    std::shared_ptr<const Model> model_;
-    std::shared_ptr<const CalibrationStore> calibration_;
-    std::unique_ptr<Backend> backend_ = make_cpu_backend();
-    std::map<std::string, std::string> whole_; // layer files of an uninterrupted ODLRI run
 };
-
-void TestRunFaults::initTestCase()
-{
-    model_ = test::sample_model();
-    calibration_ = test::small_calibration(place("calibration"));
-    VERIFY_OK(execute(sample_plan("odlri"), place("whole")));
-    whole_ = layers_of(place("whole"));
-    QCOMPARE(whole_.size(), model_->linears().size());
-}
 
 void TestRunFaults::failing_layer_does_not_stop_the_others()
 {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #pragma once
 
+#include "core/compute/device_memory.h"
 #include "core/compute/host_fallback_backend.h"
 #include "gpu/recorder.h"
 #include "gpu/staging.h"
@@ -42,7 +43,7 @@ struct Product {
 /// Backend on one Vulkan device; operations are grouped by file: memory, products, factorize, elementwise,
 /// quantize, statistics, forward, backward, learned. Float32 matrices live in device memory, float64 ones on the host. Work is recorded and runs when
 /// a result is asked for; a matrix larger than one storage binding is worked on by row tiles.
-class VulkanBackend final : public HostFallbackBackend {
+class VulkanBackend final : public HostFallbackBackend, public DeviceMemory {
 public:
     /// Throws BackendFailure.
     VulkanBackend(std::shared_ptr<Device> device, const VulkanOptions& options);
@@ -111,6 +112,7 @@ public:
 
     std::unique_ptr<ColumnAccumulator> column_accumulator(const ColumnOptions& options) override;
 
+    std::uint64_t free_bytes() const override;
     TransferCounts transfers() const;
     void inject(const VulkanFaults& faults) { device_->faults().set(faults); }
     VulkanCounts counts() const { return device_->faults().counts(); }

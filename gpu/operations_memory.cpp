@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -129,6 +130,15 @@ void VulkanBackend::read(const std::shared_ptr<DeviceRange>& source, void* targe
     recorder_->copy(source, staging, {{0, 0, bytes}});
     recorder_->finish();
     std::memcpy(target, staging->mapped(), bytes);
+}
+
+/// Less an eighth for the ring of transfers and for what blocks of small ranges leave unused.
+std::uint64_t VulkanBackend::free_bytes() const
+{
+    const std::uint64_t whole = device_->physical().info.memory_bytes;
+    const std::uint64_t room =
+        std::min<std::uint64_t>(allocator_->room(), whole - std::min(whole, allocator_->allocated_bytes()));
+    return room - room / 8;
 }
 
 TransferCounts VulkanBackend::transfers() const

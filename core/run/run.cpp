@@ -3,6 +3,7 @@
 
 #include "core/base/atomic_file.h"
 #include "core/base/byte_size.h"
+#include "core/compute/device_memory.h"
 #include "core/methods/needed_moments.h"
 #include "core/run/detail/block_execution.h"
 #include "core/run/detail/layer_file.h"
@@ -18,6 +19,7 @@
 #include <map>
 #include <mutex>
 #include <new>
+#include <utility>
 
 namespace rankscope {
 namespace {
@@ -30,6 +32,7 @@ struct Job {
     const LinearLayer* layer = nullptr;
     const Method* method = nullptr;
     std::uint64_t memory_bytes = 0;
+    std::uint64_t device_bytes = 0; ///< 0: computed on the CPU
 };
 
 /// Hands a method's progress to the layer's events and its warnings, named, to the run's monitor.
@@ -78,6 +81,8 @@ private:
     Status refuse_impossible(const Job& job, std::uint64_t memory_budget_bytes) const;
     Status refuse_unpropagated(const Job& job) const;
     std::vector<Job> missing_jobs(const RunFolder& target);
+    void fit_to_device();
+    Backend& spare();
     void run_jobs(const std::vector<Job>& jobs, std::uint64_t memory_budget_bytes, RunIndex& index);
     std::vector<std::size_t> urgent(const std::vector<Job>& jobs) const;
     Status outcome() const;
@@ -106,7 +111,9 @@ private:
     std::vector<Job> jobs_;
     std::vector<Job> block_jobs_; // learned after the others, block by block
     std::mutex mutex_;
-    std::unique_ptr<Backend> spare_; // the CPU, once a device has failed
+    std::unique_ptr<Backend> spare_; // the CPU, once a device has failed or is too small for a layer
+    std::uint64_t device_budget_ = 0; // 0: the backend computes in the host's memory
+    bool said_failure_ = false;
     std::atomic<bool> device_lost_ = false;
     std::atomic<bool> disk_full_ = false;
     std::atomic<std::uint64_t> done_ = 0;
@@ -177,9 +184,10 @@ Status Execution::prepare(std::uint64_t memory_budget_bytes, Propagation* propag
     for (const LayerPlan& row : plan_.rows) {
         if (!row.include)
             continue;
-        Job job{&row, model_.find_linear(row.layer), find_method(row.method), 0};
+        Job job{&row, model_.find_linear(row.layer), find_method(row.method)};
         const bool with_hessian = calibration_ || propagation_;
         job.memory_bytes = estimated_job_bytes(row, *job.layer, with_hessian);
+        job.device_bytes = estimated_device_bytes(row, *job.layer, with_hessian);
         if (auto possible = refuse_impossible(job, memory_budget_bytes); !possible)
             return possible.error();
         (learns_from_blocks(row) ? block_jobs_ : jobs_).push_back(job);
@@ -187,7 +195,27 @@ Status Execution::prepare(std::uint64_t memory_budget_bytes, Propagation* propag
     if (jobs_.empty() && block_jobs_.empty())
         return usage_error("the plan includes no layer", {}, "Include at least one");
     warn_of_requantizing();
+    fit_to_device();
     return {};
+}
+
+/// Layers that the device has no room for are the CPU's; said once.
+void Execution::fit_to_device()
+{
+    const auto free = free_device_bytes(backend_);
+    device_budget_ = free ? std::max<std::uint64_t>(*free, 1) : 0;
+    std::string said;
+    std::size_t count = 0;
+    for (Job& job : jobs_) {
+        if (!free || job.device_bytes <= *free)
+            continue;
+        if (count++ == 0)
+            said = fmt::format("{} needs about {} of the device's memory, {} are free", job.row->layer,
+                               format_byte_size(job.device_bytes), format_byte_size(*free));
+        job.device_bytes = 0;
+    }
+    if (count > 0)
+        monitor_.warn(fmt::format("{}: {} of {} layers are computed on the CPU.", said, count, jobs_.size()));
 }
 
 std::uint64_t Execution::missing_bytes(const std::set<std::string, std::less<>>& finished) const
@@ -230,18 +258,25 @@ Result<Decomposition> Execution::decompose(const Job& job, const Matrix& weight,
     return job.method->decompose(problem, job.row->parameters, backend, monitor);
 }
 
+Backend& Execution::spare()
+{
+    const std::lock_guard lock(mutex_);
+    if (!spare_)
+        spare_ = make_cpu_backend();
+    return *spare_;
+}
+
 Result<Decomposition> Execution::decompose_somewhere(const Job& job, const Matrix& weight,
                                                      const Moments* moments, std::string& backend_id)
 {
     LayerMonitor monitor(job.row->layer, events_, monitor_);
-    if (!device_lost_) {
+    if (!device_lost_ && (device_budget_ == 0 || job.device_bytes > 0)) {
         try {
             backend_id = backend_.id();
             return decompose(job, weight, moments, backend_, monitor);
         } catch (const BackendFailure& failure) {
             const std::lock_guard lock(mutex_);
-            if (!spare_) {
-                spare_ = make_cpu_backend();
+            if (!std::exchange(said_failure_, true)) {
                 monitor_.warn(
                     fmt::format("The device failed during {}: {} Layers that fail on it are computed again "
                                 "on the CPU; {} finished layers are safe.",
@@ -251,8 +286,9 @@ Result<Decomposition> Execution::decompose_somewhere(const Job& job, const Matri
                 device_lost_ = true;
         }
     }
-    backend_id = spare_->id();
-    return decompose(job, weight, moments, *spare_, monitor);
+    Backend& cpu = spare();
+    backend_id = cpu.id();
+    return decompose(job, weight, moments, cpu, monitor);
 }
 
 Status Execution::save(const Job& job, const Decomposition& decomposition, LayerResult result,
@@ -355,14 +391,14 @@ std::vector<Job> Execution::missing_jobs(const RunFolder& target)
 
 void Execution::run_jobs(const std::vector<Job>& jobs, std::uint64_t memory_budget_bytes, RunIndex& index)
 {
-    std::vector<std::uint64_t> costs;
+    std::vector<JobBytes> costs;
     for (const Job& job : jobs)
-        costs.push_back(job.memory_bytes);
+        costs.push_back({job.memory_bytes, job.device_bytes});
     // What the process holds already is part of the budget.
     const std::uint64_t held = resident_bytes();
     const std::uint64_t free = memory_budget_bytes > held ? memory_budget_bytes - held : 1;
     run_within_budget(
-        costs, memory_budget_bytes > 0 ? free : 0, [&](std::size_t i) { work(jobs[i], index); },
+        costs, {memory_budget_bytes > 0 ? free : 0, device_budget_}, [&](std::size_t i) { work(jobs[i], index); },
         [&] { return monitor_.cancelled() || disk_full_ || paused(); }, [&] { return urgent(jobs); });
 }
 

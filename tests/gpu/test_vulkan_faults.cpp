@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // A Vulkan device that has no room, or is lost, at every moment of a layer job; and how matrices travel to
 // memory that the host cannot see.
+#include "core/base/thread_pool.h"
+#include "core/methods/method.h"
+#include "core/run/detail/layer_scheduler.h"
 #include "core/run/run.h"
 #include "gpu/faults.h"
 #include "gpu/vulkan_backend.h"
 #include "tests/support/numbers.h"
+#include "tests/support/sample_layer.h"
 #include "tests/support/sample_run.h"
 #include "tests/support/test_monitor.h"
 #include "tests/support/verify.h"
@@ -15,6 +19,8 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <map>
+#include <mutex>
 
 using namespace rankscope;
 using namespace rankscope::test;
@@ -146,6 +152,82 @@ private Q_SLOTS:
         QVERIFY(backend->max_abs(backend->copy(kept)) > 0.0);
     }
 
+    /// Of seven layers that would run at once only one finds room at a time.
+    void parallel_layers_are_held_back_to_the_device()
+    {
+        const auto backend = open({.validation = true, .memory_limit_bytes = 21U << 20});
+        const Buffer small =
+            backend->upload(random_floats(3, 3, 1)); // its block serves the layers, 5 MiB are left
+        std::mutex mutex;
+        int running = 0;
+        int most = 0;
+        RunEvents events;
+        events.layer_changed = [&](const std::string&, LayerState state, const std::string&) {
+            const std::lock_guard lock(mutex);
+            running += state == LayerState::Running ? 1 : state == LayerState::Done ? -1 : 0;
+            most = std::max(most, running);
+        };
+        TestMonitor monitor;
+        set_thread_count(4);
+        const auto results = run_block(*backend, monitor, events);
+        set_thread_count(0);
+        QCOMPARE(results.size(), std::size_t{7});
+        for (const LayerResult& result : results)
+            QCOMPARE(result.backend, std::string("vulkan:0"));
+        QCOMPARE(most, 1);
+    }
+
+    void layers_beyond_the_device_are_the_cpus()
+    {
+        const auto backend = open({.validation = true, .memory_limit_bytes = 18U << 20});
+        const Buffer small = backend->upload(random_floats(3, 3, 1)); // 2 MiB are left
+        TestMonitor monitor;
+        for (const LayerResult& result : run_block(*backend, monitor, {}))
+            QCOMPARE(result.backend, std::string("cpu"));
+        QCOMPARE(monitor.warnings().size(), std::size_t{1});
+        const QString said = QString::fromStdString(monitor.warnings().front());
+        QVERIFY2(said.contains("of the device's memory")
+                     && said.contains("7 of 7 layers are computed on the CPU"),
+                 qPrintable(said));
+    }
+
+    void a_layer_keeps_to_what_is_counted_for_it_data()
+    {
+        QTest::addColumn<QString>("method");
+        for (const char* method : {"gptq", "caldera", "odlri", "lrq", "flexround"})
+            QTest::newRow(method) << method;
+    }
+    void a_layer_keeps_to_what_is_counted_for_it()
+    {
+        QFETCH(QString, method);
+        const SampleLayer layer = sample_layer({.out = 576, .in = 640, .tokens = 900}, 3);
+        const Method& chosen = **require_method(method.toStdString());
+        std::map<std::string, ParameterValue, std::less<>> given{{"bits", std::int64_t{3}}};
+        if (chosen.info().find("iterations") != nullptr) {
+            given["iterations"] = std::int64_t{2};
+            given["rank"] = std::int64_t{32};
+        }
+        if (chosen.info().find("steps") != nullptr)
+            given["steps"] = std::int64_t{3};
+        auto parameters = Parameters::make(chosen.info(), given);
+        VERIFY_OK(parameters);
+        LayerPlan row;
+        row.method = method.toStdString();
+        row.parameters = *parameters;
+        LinearLayer linear;
+        linear.out = 576;
+        linear.in = 640;
+        const std::uint64_t counted = estimated_device_bytes(row, linear, true);
+        // Whole blocks serve small ranges, one for what the device keeps and one for what is on its way.
+        const auto backend = open({.memory_limit_bytes = counted + (16U << 20)});
+        LayerProblem problem;
+        problem.weight = backend->upload(layer.weight);
+        problem.moments = &layer.moments;
+        problem.name = "layer";
+        const auto done = chosen.decompose(problem, *parameters, *backend, silent_monitor());
+        VERIFY_OK(done);
+    }
+
     void large_matrices_travel_in_segments_data()
     {
         QTest::addColumn<int>("room_mib");
@@ -181,6 +263,21 @@ private:
         if (!done)
             qFatal("%s", done.error().sentence().c_str());
         return (*Run::open(place("run")))->results().at(0);
+    }
+
+    /// All layers of one block.
+    std::vector<LayerResult> run_block(Backend& backend, Monitor& monitor, const RunEvents& events) const
+    {
+        Plan plan = plan_;
+        for (LayerPlan& row : plan.rows)
+            row.include = row.layer.starts_with("model.layers.2.");
+        RunOptions options;
+        options.replace = true;
+        const auto done =
+            Run::execute(model_, plan, calibration_, place("block"), options, backend, monitor, events);
+        if (!done)
+            qFatal("%s", done.error().sentence().c_str());
+        return (*Run::open(place("block")))->results();
     }
 
     /// The result as expected; a fallback is said once, with its reason.

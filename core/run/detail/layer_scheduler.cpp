@@ -26,7 +26,7 @@ void return_free_memory()
 
 class Scheduler {
 public:
-    Scheduler(const std::vector<std::uint64_t>& costs, std::uint64_t budget,
+    Scheduler(const std::vector<JobBytes>& costs, const JobBytes& budget,
               const std::function<void(std::size_t)>& job, const std::function<bool()>& stop,
               const std::function<std::vector<std::size_t>()>& urgent)
         : costs_(costs), budget_(budget), job_(job), stop_(stop), urgent_(urgent), waiting_(costs.size())
@@ -41,9 +41,12 @@ public:
     }
 
 private:
-    bool fits(std::size_t index) const
+    bool fits(std::size_t index) const { return running_ == 0 || leaves_room(used_, costs_[index]); }
+
+    bool leaves_room(const JobBytes& used, const JobBytes& cost) const
     {
-        return budget_ == 0 || running_ == 0 || used_ + costs_[index] <= budget_;
+        return (budget_.host == 0 || used.host + cost.host <= budget_.host)
+               && (budget_.device == 0 || used.device + cost.device <= budget_.device);
     }
 
     std::optional<std::size_t> take()
@@ -58,7 +61,8 @@ private:
                 continue;
             const std::size_t index = *it;
             waiting_.erase(it);
-            used_ += costs_[index];
+            used_.host += costs_[index].host;
+            used_.device += costs_[index].device;
             ++running_;
             return index;
         }
@@ -70,15 +74,17 @@ private:
     bool release(std::size_t index)
     {
         const std::lock_guard lock(mutex_);
-        used_ -= costs_[index];
+        used_.host -= costs_[index].host;
+        used_.device -= costs_[index].device;
         --running_;
         if (parked_ == 0)
             return false;
-        std::uint64_t used = used_;
+        JobBytes used = used_;
         int startable = 0;
         for (const std::size_t other : waiting_) {
-            if (used + costs_[other] <= budget_) {
-                used += costs_[other];
+            if (leaves_room(used, costs_[other])) {
+                used.host += costs_[other].host;
+                used.device += costs_[other].device;
                 ++startable;
             }
         }
@@ -95,7 +101,7 @@ private:
             if (!index)
                 return;
             isolate([&] { job_(*index); });
-            if (budget_ > 0)
+            if (budget_.host > 0)
                 return_free_memory();
             if (release(*index)) {
                 parallel_for(0, 2, [this](std::int64_t) { drain(); });
@@ -104,14 +110,14 @@ private:
         }
     }
 
-    const std::vector<std::uint64_t>& costs_;
-    const std::uint64_t budget_;
+    const std::vector<JobBytes>& costs_;
+    const JobBytes budget_;
     const std::function<void(std::size_t)>& job_;
     const std::function<bool()>& stop_;
     const std::function<std::vector<std::size_t>()>& urgent_;
     std::mutex mutex_;
     std::list<std::size_t> waiting_;
-    std::uint64_t used_ = 0;
+    JobBytes used_;
     int running_ = 0;
     int parked_ = 0;
 };
@@ -144,7 +150,31 @@ std::uint64_t estimated_job_bytes(const LayerPlan& row, const LinearLayer& layer
     return bytes;
 }
 
-void run_within_budget(const std::vector<std::uint64_t>& costs, std::uint64_t budget,
+std::uint64_t estimated_device_bytes(const LayerPlan& row, const LinearLayer& layer, bool with_hessian)
+{
+    constexpr std::uint64_t k_weight_copies =
+        12; // W, target, codes, values, residual, L·R; of each a copy under way
+    constexpr std::uint64_t k_learned_copies =
+        18; // FlexRound: parameter, gradient, two moments and the best copy
+    constexpr std::uint64_t k_hessian_copies = 4; // H, its factor, ODLRI's start, one under way
+    constexpr std::uint64_t k_factor_copies = 8;
+    constexpr std::uint64_t k_scratch_bytes = 2 << 20;
+    const auto out = static_cast<std::uint64_t>(layer.out);
+    const auto in = static_cast<std::uint64_t>(layer.in);
+    const Method* method = find_method(row.method);
+    const bool learns = method && method->info().find("steps");
+    std::uint64_t floats = (learns ? k_learned_copies : k_weight_copies) * out * in;
+    if (with_hessian)
+        floats += k_hessian_copies * in * in;
+    if (row.parameters.values().contains("rank")) { // fitted in a subspace of 1.5 times the rank
+        const auto rank =
+            static_cast<std::uint64_t>(std::max<std::int64_t>(row.parameters.integer("rank"), 0));
+        floats += k_factor_copies * (rank + rank / 2) * (out + in);
+    }
+    return k_scratch_bytes + sizeof(float) * floats;
+}
+
+void run_within_budget(const std::vector<JobBytes>& costs, const JobBytes& budget,
                        const std::function<void(std::size_t)>& job, const std::function<bool()>& stop,
                        const std::function<std::vector<std::size_t>()>& urgent)
 {

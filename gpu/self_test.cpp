@@ -13,6 +13,8 @@ Result<std::vector<SelfTestRow>> self_test(Backend& backend, bool large)
         const auto reference = make_cpu_backend();
         std::vector<SelfTestRow> rows;
         std::vector<gpu::SelfTestCase> cases = gpu::self_test_cases();
+        constexpr Index k_side = 192; // of the operations that the benchmark times at other sizes
+        std::ranges::move(gpu::sized_self_test_cases(k_side), std::back_inserter(cases));
         if (large)
             std::ranges::move(gpu::large_self_test_cases(), std::back_inserter(cases));
         for (const gpu::SelfTestCase& item : cases) {

@@ -65,4 +65,11 @@ std::vector<SelfTestCase> large_self_test_cases()
     return cases;
 }
 
+std::vector<SelfTestCase> sized_self_test_cases(Index side)
+{
+    self_test::Cases cases;
+    self_test::add_sized(cases, side);
+    return cases;
+}
+
 } // namespace rankscope::gpu

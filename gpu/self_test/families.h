@@ -27,6 +27,8 @@ void add_activations(Cases& cases);
 void add_backward(Cases& cases);
 /// What a case compares, on matrices beyond one binding.
 void add_large(Cases& cases);
+/// On square matrices of this side; with the step that is timed.
+void add_sized(Cases& cases, Index side);
 
 constexpr double k_infinity = std::numeric_limits<double>::infinity();
 constexpr double k_float_tolerance = 1e-6;

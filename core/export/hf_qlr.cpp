@@ -5,6 +5,7 @@
 #include "core/export/hf_qlr.h"
 
 #include "core/base/atomic_file.h"
+#include "core/checkpoint/packed_checkpoint.h"
 #include "core/export/detail/export_common.h"
 #include "core/export/detail/folder_exporter.h"
 #include "core/export/detail/qlr_layer.h"
@@ -149,12 +150,18 @@ protected:
             return reader.error();
         if (auto same = check_companions(job.model, job.folder); !same)
             return same;
+        auto again = CheckpointReader::open(job.folder / k_qlr_weights_file);
+        if (!again)
+            return again.error();
+        auto opened = with_dense_layers(std::move(*again), job.folder, Json());
+        if (!opened)
+            return opened.error();
         const auto layers = replaced_layers(job.run, job.model);
         const auto untouched = untouched_tensors(job.run, job.model);
         ExportProgress progress(job.monitor, layers.size() + untouched.size());
         for (const LinearLayer* layer : layers) {
             progress.step(layer->name);
-            if (auto same = check_layer(job.run, **reader, schema, *layer); !same)
+            if (auto same = check_layer(job.run, schema, **reader, **opened, *layer); !same)
                 return same;
         }
         for (const TensorInfo* info : untouched) {
@@ -201,77 +208,36 @@ private:
                                  {{"format", k_qlr_format}, {"version", "1"}}, false);
     }
 
-    static void describe_layout(const PackedLayer& packed, Json& entry)
+    /// The file holds the bytes that the run's layer is packed to, and whoever opens the export gets the
+    /// weight that the run has, its scales and factors rounded to the stored types.
+    static Status check_layer(const Run& run, const Json& schema, const CheckpointReader& stored,
+                              const CheckpointReader& opened, const LinearLayer& layer)
     {
-        entry.set("bits", packed.bits);
-        entry.set("group_width", std::int64_t{packed.group_width});
-        entry.set("symmetric", packed.symmetric);
-        entry.set("rank", std::int64_t{packed.rank});
-        entry.set("stored_bytes", packed.bytes());
-    }
-
-    static Result<PackedLayer> read_layer(const CheckpointReader& reader, const Json& schema,
-                                          const LinearLayer& layer)
-    {
-        const Json& entry = schema["layers"][layer.name];
-        PackedLayer packed;
-        packed.out = layer.out;
-        packed.in = layer.in;
-        packed.bits = static_cast<int>(entry["bits"].integer(-1));
-        packed.group_width = entry["group_width"].integer(-1);
-        packed.symmetric = entry["symmetric"].boolean();
-        packed.rank = entry["rank"].integer(-1);
-        if (packed.bits < 0 || packed.bits > 8 || packed.rank < 0
-            || (packed.bits > 0 && packed.group_width < 1))
-            return bad_input("its description is missing or out of range", layer.name, "Export again");
-        for (const char* suffix : {k_qlr_codes, k_qlr_scales, k_qlr_zeros, k_qlr_left, k_qlr_right}) {
-            if (!reader.find(layer.name + suffix))
-                continue;
-            auto view = reader.view(layer.name + suffix);
-            if (!view)
-                return view.error();
-            packed.tensors[suffix] = {view->dtype, view->shape, {view->bytes.begin(), view->bytes.end()}};
-            if (auto whole = reader.confirm(layer.name + suffix); !whole)
-                return whole.error();
-        }
-        return packed;
-    }
-
-    /// Rebuilds the layer from the file and compares it with the run's, rounded to the stored types.
-    static Status check_layer(const Run& run, const CheckpointReader& reader, const Json& schema,
-                              const LinearLayer& layer)
-    {
-        auto packed = read_layer(reader, schema, layer);
-        if (!packed)
-            return packed.error();
-        auto rebuilt = unpack_layer(*packed);
-        if (!rebuilt)
-            return rebuilt.error().in(layer.name);
         auto original = run.decomposition(layer.name);
         if (!original)
             return original.error();
-        const Decomposition expected = rounded_to_stored(*original, *packed);
-        const auto equal = [](const auto& a, const auto& b) {
-            return a.rows() == b.rows() && a.cols() == b.cols() && (a.array() == b.array()).all();
-        };
-        const QuantizedMatrix& q = expected.quantized;
-        const bool no_codes = q.codes.size() == 0 && packed->bits == 0;
-        const bool no_factors = expected.low_rank.rank() == 0 && packed->rank == 0;
-        const char* differs = nullptr;
-        if (!no_codes && !equal(q.codes, rebuilt->quantized.codes))
-            differs = "codes";
-        else if (!no_codes && !equal(q.scales, rebuilt->quantized.scales))
-            differs = "scales";
-        else if (!no_codes && !q.grid.symmetric && !equal(q.zeros, rebuilt->quantized.zeros))
-            differs = "zero points";
-        else if (!no_factors && !equal(expected.low_rank.left, rebuilt->low_rank.left))
-            differs = "left factor";
-        else if (!no_factors && !equal(expected.low_rank.right, rebuilt->low_rank.right))
-            differs = "right factor";
-        if (differs)
-            return bad_input("the " + std::string(differs) + " of " + layer.name + " differ from the run",
-                             reader.path().string(), "Export again");
-        return {};
+        auto packed = pack_layer(*original, layer);
+        if (!packed)
+            return packed.error();
+        const Json& described = schema["layers"][layer.name];
+        Json expected = described;
+        describe_layout(*packed, expected);
+        if (!(expected == described))
+            return bad_input("the description of " + layer.name + " is not that of the run",
+                             stored.path().string(), "Export again");
+        for (const auto& [suffix, tensor] : packed->tensors) {
+            if (auto same =
+                    compare_tensor(stored, layer.name + suffix, tensor.dtype, tensor.shape, tensor.bytes);
+                !same)
+                return same;
+        }
+        auto weight = opened.read(layer.weight());
+        if (!weight)
+            return weight.error();
+        if (*weight == rounded_to_stored(*original, *packed).reconstruct())
+            return {};
+        return bad_input("the weight of " + layer.name + " reads back as another than the run's",
+                         stored.path().string(), "Export again");
     }
 };
 

@@ -59,7 +59,11 @@ void TestExportQlr::packing_round_trips_every_width()
                 values[i] = static_cast<std::uint16_t>(random.below(i, std::uint64_t{1} << bits));
             const auto bytes = pack_rows(values, 3, cols, bits);
             QCOMPARE(bytes.size(), static_cast<std::size_t>(3 * 4 * packed_words(cols, bits)));
-            QCOMPARE(unpack_rows(bytes, 3, cols, bits), values);
+            for (Index i = 0; i < 3 * cols; ++i) {
+                const std::byte* row = bytes.data() + i / cols * 4 * packed_words(cols, bits);
+                QCOMPARE(packed_value(row, i % cols, bits),
+                         std::uint32_t{values[static_cast<std::size_t>(i)]});
+            }
         }
     }
 }
@@ -103,25 +107,19 @@ void TestExportQlr::layers_round_trip()
         if (const auto found = packed->tensors.find(suffix); found != packed->tensors.end())
             QCOMPARE(found->second.dtype, DType::F16);
     }
-    const auto rebuilt = unpack_layer(*packed);
-    QVERIFY(rebuilt);
+    const auto rebuilt = test::read_back(*packed, layer.name);
+    QVERIFY2(rebuilt, rebuilt ? "" : rebuilt.error().sentence().c_str());
     const Decomposition expected = rounded_to_stored(decomposition, *packed);
-    QVERIFY(rebuilt->quantized.codes == decomposition.quantized.codes);
-    QVERIFY(rebuilt->quantized.scales == expected.quantized.scales);
-    QVERIFY(bits == 0 || rebuilt->quantized.zeros == decomposition.quantized.zeros);
-    if (rank > 0) {
-        QVERIFY(rebuilt->low_rank.left == expected.low_rank.left);
-        QVERIFY(rebuilt->low_rank.right == expected.low_rank.right);
-    }
-    if (bits + rank > 0) {
-        const Matrix whole = decomposition.reconstruct();
-        QVERIFY((rebuilt->reconstruct() - whole).norm() <= 2e-3f * whole.norm());
-    }
+    QVERIFY(expected.quantized.codes == decomposition.quantized.codes);
+    QVERIFY(*rebuilt == expected.reconstruct());
+    const Matrix whole = decomposition.reconstruct();
+    QVERIFY((*rebuilt - whole).norm() <= 2e-3f * whole.norm());
 }
 
 void TestExportQlr::small_scales_stay_float()
 {
     LinearLayer layer;
+    layer.name = "layer";
     layer.out = 4;
     layer.in = 8;
     Decomposition decomposition;
@@ -134,8 +132,9 @@ void TestExportQlr::small_scales_stay_float()
     QCOMPARE(packed->tensors.at(k_qlr_scales).dtype, DType::F32);
     QCOMPARE(packed->tensors.at(k_qlr_left).dtype, DType::F32);
     QCOMPARE(packed->tensors.at(k_qlr_right).dtype, DType::F16);
-    const auto rebuilt = unpack_layer(*packed);
-    QVERIFY(rebuilt && rebuilt->quantized.scales == decomposition.quantized.scales);
+    const auto rebuilt = test::read_back(*packed, layer.name);
+    QVERIFY(rebuilt && *rebuilt == rounded_to_stored(decomposition, *packed).reconstruct());
+    QVERIFY(rounded_to_stored(decomposition, *packed).quantized.scales == decomposition.quantized.scales);
 }
 
 void TestExportQlr::refuses_layers_that_do_not_fit()
@@ -160,19 +159,6 @@ void TestExportQlr::refuses_layers_that_do_not_fit()
     QVERIFY(!pack_layer(bad, layer));
     layer.in = 9;
     QVERIFY(!pack_layer(good, layer));
-
-    layer.in = 8;
-    auto packed = pack_layer(good, layer);
-    QVERIFY(packed);
-    PackedLayer damaged = *packed;
-    damaged.tensors.erase(k_qlr_zeros);
-    QVERIFY(!unpack_layer(damaged));
-    damaged = *packed;
-    damaged.tensors[k_qlr_codes].shape = {4, 2};
-    QVERIFY(!unpack_layer(damaged));
-    damaged = *packed;
-    damaged.rank = 1;
-    QVERIFY(!unpack_layer(damaged));
 }
 
 void TestExportQlr::packed_export_is_small()

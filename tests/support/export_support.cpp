@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "tests/support/export_support.h"
 
+#include "core/base/atomic_file.h"
 #include "core/base/random.h"
+#include "core/checkpoint/checkpoint_writer.h"
+#include "core/checkpoint/packed_checkpoint.h"
 #include "tests/support/sample_model.h"
 
 #include <QTest>
@@ -40,6 +43,36 @@ Status flip_bit(const fs::path& file, const std::string& tensor)
     stream.seekp(static_cast<std::streamoff>(info->offset));
     stream.put(flipped);
     return stream ? Status() : io_error("it cannot be changed", file.string());
+}
+
+Result<Matrix> read_back(const PackedLayer& packed, const std::string& layer)
+{
+    const QTemporaryDir place;
+    const fs::path folder = place.path().toStdString();
+    std::vector<TensorSource> tensors;
+    for (const auto& [suffix, tensor] : packed.tensors)
+        tensors.push_back(tensor_source(layer + suffix, tensor.dtype, tensor.shape, tensor.bytes));
+    Json entry;
+    entry.set("shape", Json::Array{std::int64_t{packed.out}, std::int64_t{packed.in}});
+    describe_layout(packed, entry);
+    Json layers;
+    layers.set(layer, std::move(entry));
+    Json schema;
+    schema.set("format", k_qlr_format);
+    schema.set("version", k_qlr_version);
+    schema.set("layers", std::move(layers));
+    if (auto written = write_safetensors(folder / k_qlr_weights_file, std::move(tensors), {}, false);
+        !written)
+        return written.error();
+    if (auto written = write_text_file(folder / k_qlr_schema_file, schema.dump(), false); !written)
+        return written.error();
+    auto stored = CheckpointReader::open(folder / k_qlr_weights_file);
+    if (!stored)
+        return stored.error();
+    const auto reader = with_dense_layers(std::move(*stored), folder, Json());
+    if (!reader)
+        return reader.error();
+    return (*reader)->read(layer + ".weight");
 }
 
 QuantizedMatrix random_codes(Index rows, Index cols, int bits, Index group, bool symmetric)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #pragma once
 
+#include "core/export/detail/qlr_layer.h"
 #include "core/export/exporter.h"
 #include "core/quantize/quantized_matrix.h"
 
@@ -26,6 +27,8 @@ std::vector<std::byte> bytes_of(const CheckpointReader& reader, const std::strin
 Status flip_bit(const std::filesystem::path& file, const std::string& tensor);
 /// Codes, scales and zero points of a uniform grid.
 QuantizedMatrix random_codes(Index rows, Index cols, int bits, Index group, bool symmetric);
+/// The weight that the reader of hf-qlr exports makes of a packed layer.
+Result<Matrix> read_back(const PackedLayer& packed, const std::string& layer);
 /// Writes `folder` and checks what was written; the error of whichever fails.
 Status write_and_check(const Exporter& exporter, const Run& run, const Model& model,
                        const std::filesystem::path& folder);

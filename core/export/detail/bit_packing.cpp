@@ -29,28 +29,6 @@ std::vector<std::byte> pack_rows(std::span<const std::uint16_t> values, Index ro
     return bytes;
 }
 
-std::vector<std::uint16_t> unpack_rows(std::span<const std::byte> bytes, Index rows, Index cols, int bits)
-{
-    const auto row_bytes = static_cast<std::size_t>(packed_words(cols, bits)) * 4;
-    assert(bits >= 1 && bits <= 16 && bytes.size() == static_cast<std::size_t>(rows) * row_bytes);
-    const std::uint64_t mask = (std::uint64_t{1} << bits) - 1;
-    std::vector<std::uint16_t> values(static_cast<std::size_t>(rows * cols));
-    std::uint16_t* next = values.data();
-    for (Index row = 0; row < rows; ++row) {
-        const std::byte* source = bytes.data() + static_cast<std::size_t>(row) * row_bytes;
-        std::uint64_t pending = 0;
-        int held = 0;
-        for (Index col = 0; col < cols; ++col) {
-            for (; held < bits; held += 8)
-                pending |= std::to_integer<std::uint64_t>(*source++) << held;
-            *next++ = static_cast<std::uint16_t>(pending & mask);
-            pending >>= bits;
-            held -= bits;
-        }
-    }
-    return values;
-}
-
 std::vector<std::byte> transposed_words(std::span<const std::byte> words, Index rows, Index cols)
 {
     constexpr std::size_t k_word = 4;

@@ -14,8 +14,7 @@ namespace rankscope {
 /// rows × cols unsigned values below 2^bits (bits ≤ 16) as one dense bit stream a row: value k lies at bits
 /// k·bits … of its row, lowest bit and lowest byte first; every row starts at a new word.
 std::vector<std::byte> pack_rows(std::span<const std::uint16_t> values, Index rows, Index cols, int bits);
-/// The way back; `bytes` has rows · packed_words(cols, bits) words.
-std::vector<std::uint16_t> unpack_rows(std::span<const std::byte> bytes, Index rows, Index cols, int bits);
+/// packed_value() of bit_stream.h is the way back.
 
 /// rows × cols 32-bit words with rows and columns exchanged: turns streams along rows into streams down
 /// columns.

@@ -66,68 +66,6 @@ Status add_quantized(const QuantizedMatrix& q, PackedLayer& packed)
     return {};
 }
 
-Result<const PackedTensor*> expect(const PackedLayer& layer, const char* suffix, const Shape& shape)
-{
-    const auto found = layer.tensors.find(suffix);
-    const std::string name(suffix + 1);
-    if (found == layer.tensors.end())
-        return bad_input("its tensor " + name + " is missing");
-    if (found->second.shape != shape)
-        return bad_input("its tensor " + name + " has shape " + to_string(found->second.shape) + ", expected "
-                         + to_string(shape));
-    return &found->second;
-}
-
-Result<Matrix> read_float(const PackedLayer& layer, const char* suffix, Index rows, Index cols)
-{
-    auto tensor = expect(layer, suffix, {rows, cols});
-    if (!tensor)
-        return tensor.error();
-    if ((*tensor)->dtype != DType::F16 && (*tensor)->dtype != DType::F32)
-        return bad_input("its tensor " + std::string(suffix + 1) + " is neither F16 nor F32");
-    return TensorView{(*tensor)->dtype, (*tensor)->shape, (*tensor)->bytes}.to_matrix();
-}
-
-Result<std::vector<std::uint16_t>> read_packed(const PackedLayer& layer, const char* suffix, Index cols)
-{
-    auto tensor = expect(layer, suffix, {layer.out, packed_words(cols, layer.bits)});
-    if (!tensor)
-        return tensor.error();
-    if ((*tensor)->dtype != DType::I32)
-        return bad_input("its tensor " + std::string(suffix + 1) + " is not I32");
-    return unpack_rows((*tensor)->bytes, layer.out, cols, layer.bits);
-}
-
-Status read_quantized(const PackedLayer& layer, QuantizedMatrix& q)
-{
-    q.grid.bits = layer.bits;
-    q.grid.group = layer.group_width;
-    q.grid.symmetric = layer.symmetric;
-    const Index groups = q.grid.groups(layer.in);
-    auto scales = read_float(layer, k_qlr_scales, layer.out, groups);
-    if (!scales)
-        return scales.error();
-    q.scales = std::move(*scales);
-    q.zeros = Matrix::Zero(layer.out, groups);
-    if (!layer.symmetric) {
-        auto zeros = read_packed(layer, k_qlr_zeros, groups);
-        if (!zeros)
-            return zeros.error();
-        for (Index i = 0; i < q.zeros.size(); ++i)
-            q.zeros.data()[i] = (*zeros)[static_cast<std::size_t>(i)];
-    }
-    auto codes = read_packed(layer, k_qlr_codes, layer.in);
-    if (!codes)
-        return codes.error();
-    q.codes.resize(layer.out, layer.in);
-    const std::uint16_t* next = codes->data();
-    for (Index row = 0; row < layer.out; ++row) {
-        for (Index col = 0; col < layer.in; ++col)
-            q.codes(row, col) = static_cast<std::int16_t>(*next++ - zero_of(q, row, col / layer.group_width));
-    }
-    return {};
-}
-
 } // namespace
 
 std::uint64_t PackedLayer::bytes() const
@@ -191,23 +129,13 @@ Result<PackedLayer> pack_layer(const Decomposition& decomposition, const LinearL
     return packed;
 }
 
-Result<Decomposition> unpack_layer(const PackedLayer& layer)
+void describe_layout(const PackedLayer& packed, Json& entry)
 {
-    Decomposition result;
-    if (layer.bits > 0) {
-        if (auto read = read_quantized(layer, result.quantized); !read)
-            return read.error();
-    }
-    if (layer.rank > 0) {
-        auto left = read_float(layer, k_qlr_left, layer.out, layer.rank);
-        if (!left)
-            return left.error();
-        auto right = read_float(layer, k_qlr_right, layer.rank, layer.in);
-        if (!right)
-            return right.error();
-        result.low_rank = {std::move(*left), std::move(*right)};
-    }
-    return result;
+    entry.set("bits", packed.bits);
+    entry.set("group_width", std::int64_t{packed.group_width});
+    entry.set("symmetric", packed.symmetric);
+    entry.set("rank", std::int64_t{packed.rank});
+    entry.set("stored_bytes", packed.bytes());
 }
 
 Decomposition rounded_to_stored(const Decomposition& decomposition, const PackedLayer& packed)

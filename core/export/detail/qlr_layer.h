@@ -35,9 +35,8 @@ Status check_packable(const Decomposition& decomposition);
 /// Errors: BadInput (shape, a code outside its grid, values that are not finite).
 Result<PackedLayer> pack_layer(const Decomposition& decomposition, const LinearLayer& layer);
 
-/// The other direction, from tensors as read: codes with the zero point subtracted, float scales and factors.
-/// Errors: BadInput (a missing tensor, another type or shape than described).
-Result<Decomposition> unpack_layer(const PackedLayer& layer);
+/// Adds to a layer's entry in the schema how it is laid out.
+void describe_layout(const PackedLayer& packed, Json& entry);
 
 /// The layer as exact as it can be after storing: scales and factors rounded to the type that pack_layer
 /// chose.

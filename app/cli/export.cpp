@@ -6,6 +6,11 @@
 
 #include <fmt/format.h>
 
+#include <cstdlib>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 namespace rankscope::cli {
 namespace {
 
@@ -35,8 +40,21 @@ std::uint64_t folder_bytes(const std::filesystem::path& folder)
     return bytes;
 }
 
+/// Layers follow one another with matrices of the same sizes: what one has freed serves the next, instead of
+/// going back to the system, which would hand it out again page by page and cleared. Halves the time.
+void keep_freed_memory()
+{
+#ifdef __GLIBC__
+    constexpr int k_largest_reused = 32 << 20;
+    constexpr int k_most_kept = 64 << 20;
+    mallopt(M_MMAP_THRESHOLD, k_largest_reused);
+    mallopt(M_TRIM_THRESHOLD, k_most_kept);
+#endif
+}
+
 Result<Output> export_command(const ExportCommandOptions& options, Session& session)
 {
+    keep_freed_memory();
     auto exporter = require_exporter(options.format);
     if (!exporter)
         return exporter.error();

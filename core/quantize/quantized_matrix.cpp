@@ -40,10 +40,23 @@ Matrix QuantizedMatrix::dequantize() const
         return lattice_values(*this);
     Matrix values(codes.rows(), codes.cols());
     const Index width = grid.group_width(codes.cols());
+    const bool plain = grid.levels != GridLevels::NormalFloat && !has_minimum(grid); // value = scale · code
     parallel_for(0, codes.rows(), [&](Index row) {
-        for (Index col = 0; col < codes.cols(); ++col)
-            values(row, col) = grid_value(grid, scales(row, col / width),
-                                          zeros.size() > 0 ? zeros(row, col / width) : 0.0F, codes(row, col));
+        for (Index first = 0; first < codes.cols(); first += width) {
+            const Index group = first / width;
+            const float scale = scales(row, group);
+            const Index end = std::min(codes.cols(), first + width);
+            if (plain) {
+                const std::int16_t* code = codes.row(row).data();
+                float* value = values.row(row).data();
+                for (Index col = first; col < end; ++col)
+                    value[col] = scale * static_cast<float>(code[col]);
+                continue;
+            }
+            const float zero = zeros.size() > 0 ? zeros(row, group) : 0.0F;
+            for (Index col = first; col < end; ++col)
+                values(row, col) = grid_value(grid, scale, zero, codes(row, col));
+        }
     });
     return values;
 }

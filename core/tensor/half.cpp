@@ -157,23 +157,36 @@ void decode_to_float(DType dtype, const std::byte* source, std::size_t count, fl
     }
 }
 
+namespace {
+
+/// Plain loops over one type each, so that the compiler makes vector code of them.
+template <class T, class Encode>
+void encode_each(const float* source, std::size_t count, std::byte* target, Encode encode)
+{
+    for (std::size_t i = 0; i < count; ++i)
+        store(target, i, static_cast<T>(encode(source[i])));
+}
+
+} // namespace
+
 void encode_from_float(DType dtype, const float* source, std::size_t count, std::byte* target)
 {
-    for (std::size_t i = 0; i < count; ++i) {
-        switch (dtype) {
-        case DType::F64:
-            store(target, i, static_cast<double>(source[i]));
-            break;
-        case DType::F16:
-            store(target, i, float_to_half(source[i]));
-            break;
-        case DType::BF16:
-            store(target, i, float_to_bfloat16(source[i]));
-            break;
-        default:
-            store(target, i, source[i]);
-            break;
-        }
+    if (count == 0)
+        return;
+    switch (dtype) {
+    case DType::F64:
+        encode_each<double>(source, count, target, [](float value) { return static_cast<double>(value); });
+        break;
+    case DType::F16:
+        encode_each<std::uint16_t>(source, count, target, float_to_half);
+        break;
+    case DType::BF16:
+        encode_each<std::uint16_t>(source, count, target,
+                                   [](float value) { return float_to_bfloat16(value); });
+        break;
+    default:
+        std::memcpy(target, source, count * sizeof(float));
+        break;
     }
 }
 

@@ -7,6 +7,9 @@
 #include "core/tensor/half.h"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
 
 namespace rankscope::export_common {
 namespace {
@@ -44,6 +47,24 @@ Result<std::string> companion(const Model& model, const std::string& name, const
         return config.error().in((model_folder(model) / name).string());
     merge(*config, config_additions);
     return config->dump(2) + "\n";
+}
+
+/// Whether every stored value is a number; decoded a stretch at a time, so that it stays in the cache.
+bool all_finite(DType dtype, const std::vector<std::byte>& bytes)
+{
+    constexpr std::size_t k_stretch = 4096;
+    std::array<float, k_stretch> values{};
+    const std::size_t count = bytes.size() / size_bytes(dtype);
+    for (std::size_t first = 0; first < count; first += k_stretch) {
+        const std::size_t length = std::min(k_stretch, count - first);
+        decode_to_float(dtype, bytes.data() + first * size_bytes(dtype), length, values.data());
+        unsigned beyond = 0;
+        for (std::size_t i = 0; i < length; ++i)
+            beyond |= std::abs(values[i]) <= std::numeric_limits<float>::max() ? 0U : 1U;
+        if (beyond != 0)
+            return false;
+    }
+    return true;
 }
 
 } // namespace
@@ -276,11 +297,8 @@ Result<std::vector<std::byte>> dense_bytes(const Matrix& weight, const LinearLay
                              + std::to_string(weight.cols()) + ", the checkpoint's "
                              + std::to_string(layer.out) + " × " + std::to_string(layer.in),
                          layer.name, "Compress this checkpoint again");
-    const Matrix as_stored = layer.transposed ? Matrix(weight.transpose()) : weight;
-    std::vector<std::byte> bytes = float_bytes(dtype, as_stored);
-    Matrix stored(as_stored.rows(), as_stored.cols());
-    decode_to_float(dtype, bytes.data(), static_cast<std::size_t>(stored.size()), stored.data());
-    if (!stored.allFinite())
+    std::vector<std::byte> bytes = float_bytes(dtype, layer.transposed ? Matrix(weight.transpose()) : weight);
+    if (!all_finite(dtype, bytes))
         return bad_input("a reconstructed weight is beyond what " + std::string(name(dtype)) + " can hold",
                          layer.name, "Compress this layer with more bits, or leave it out");
     return bytes;

@@ -91,6 +91,11 @@ def load(folder, dense=False, dtype=torch.float32):
 
     config = AutoConfig.from_pretrained(folder)
     model = AutoModelForCausalLM.from_config(config).to(dtype)
+    known = set(model.state_dict())
+    if "lm_head.weight" in known and "embed_out.weight" in rest:  # GPT-NeoX: transformers has renamed its head
+        rest["lm_head.weight"] = rest.pop("embed_out.weight")
+    made_by_itself = (".masked_bias", ".attention.bias", ".attn.bias", ".rotary_emb.inv_freq")
+    rest = {k: v for k, v in rest.items() if k in known or not k.endswith(made_by_itself)}
     for name, spec in layers.items():
         parent, _, leaf = name.rpartition(".")
         parent = model.get_submodule(parent)

@@ -1,5 +1,4 @@
 # What `cmake --install` and the Debian package hold beside the programs: manual pages, completion, desktop entry.
-include(GNUInstallDirs)
 set(generated ${CMAKE_BINARY_DIR}/packaging)
 file(MAKE_DIRECTORY ${generated})
 foreach(pair "man:rankscope-cli.1" "bash:rankscope-cli" "zsh:_rankscope-cli" "fish:rankscope-cli.fish")
@@ -39,5 +38,10 @@ set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 # Opened at run time, so that no library names them.
 set(CPACK_DEBIAN_PACKAGE_DEPENDS "libvulkan1, libqt6svg6, fonts-dejavu-core")
 set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "mesa-vulkan-drivers, qt6-wayland")
+# The programs alone; the library's headers come with cmake --install.
+set(CPACK_COMPONENTS_ALL Unspecified)
+set(CPACK_COMPONENTS_GROUPING ALL_COMPONENTS_IN_ONE)
+set(CPACK_DEB_COMPONENT_INSTALL ON)
+set(CPACK_ARCHIVE_COMPONENT_INSTALL ON)
 set(CPACK_GENERATOR "DEB;TGZ")
 include(CPack)

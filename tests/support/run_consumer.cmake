@@ -1,0 +1,35 @@
+# Installs the library into a folder of its own, builds tests/consumer against it and runs that on the sample.
+set(work ${BINARY_DIR}/consumer)
+file(REMOVE_RECURSE ${work})
+
+function(step)
+  execute_process(COMMAND ${ARGN} RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE output)
+  if(NOT status EQUAL 0)
+    message(FATAL_ERROR "${ARGN}\n${output}")
+  endif()
+  set(output "${output}" PARENT_SCOPE)
+endfunction()
+
+step(${CMAKE_COMMAND} --install ${BINARY_DIR} --component development --prefix ${work}/prefix)
+# Nothing of this source or build folder may be named by what was installed.
+file(GLOB configs ${work}/prefix/lib*/cmake/rankscope_core/*.cmake ${work}/prefix/lib/*/cmake/rankscope_core/*.cmake)
+if(NOT configs)
+  message(FATAL_ERROR "no package configuration was installed")
+endif()
+foreach(config ${configs})
+  file(READ ${config} text)
+  string(FIND "${text}" "${SOURCE_DIR}" found)
+  if(NOT found EQUAL -1)
+    message(FATAL_ERROR "${config} names ${SOURCE_DIR}")
+  endif()
+endforeach()
+step(${CMAKE_COMMAND} -S ${SOURCE_DIR}/tests/consumer -B ${work}/build -G ${GENERATOR}
+  -DCMAKE_PREFIX_PATH=${work}/prefix -DCMAKE_BUILD_TYPE=${BUILD_TYPE} -DCMAKE_CXX_COMPILER=${CXX_COMPILER}
+  "-DCMAKE_CXX_FLAGS_DEBUG=${CXX_FLAGS_DEBUG}" "-DCMAKE_EXE_LINKER_FLAGS=${LINKER_FLAGS}")
+step(${CMAKE_COMMAND} --build ${work}/build)
+step(${work}/build/consumer ${SOURCE_DIR}/resources/sample model.layers.2.mlp.down_proj)
+if(NOT output MATCHES "^4\\.[0-9]+ bits per weight\nrelative error 0\\.[01][0-9]+\n$")
+  message(FATAL_ERROR "the consumer said:\n${output}")
+endif()
+message(STATUS "${output}")
+file(REMOVE_RECURSE ${work})

@@ -7,6 +7,7 @@
 #include "core/methods/needed_moments.h"
 #include "core/run/detail/block_execution.h"
 #include "core/run/detail/layer_file.h"
+#include "core/run/detail/layer_monitor.h"
 #include "core/run/detail/layer_scheduler.h"
 #include "core/run/detail/propagation.h"
 #include "core/run/detail/run_folder.h"
@@ -33,27 +34,6 @@ struct Job {
     const Method* method = nullptr;
     std::uint64_t memory_bytes = 0;
     std::uint64_t device_bytes = 0; ///< 0: computed on the CPU
-};
-
-/// Hands a method's progress to the layer's events and its warnings, named, to the run's monitor.
-class LayerMonitor : public Monitor {
-public:
-    LayerMonitor(const std::string& layer, const RunEvents& events, Monitor& run)
-        : layer_(layer), events_(events), run_(run)
-    {}
-    void report(std::uint64_t done, std::uint64_t total, std::string_view what) override
-    {
-        if (events_.layer_progress && total > 0)
-            events_.layer_progress(layer_, static_cast<double>(done) / static_cast<double>(total),
-                                   std::string(what));
-    }
-    void warn(std::string_view sentence) override { run_.warn(fmt::format("{}: {}", layer_, sentence)); }
-    bool cancelled() const override { return run_.cancelled(); }
-
-private:
-    const std::string& layer_;
-    const RunEvents& events_;
-    Monitor& run_;
 };
 
 /// One execution: the jobs of the layers that are missing, and what they share.

@@ -41,7 +41,7 @@ struct Product {
 };
 
 /// Backend on one Vulkan device; operations are grouped by file: memory, products, factorize, elementwise,
-/// quantize, statistics, forward, backward, learned. Float32 matrices live in device memory, float64 ones on the host. Work is recorded and runs when
+/// quantize, lattice, statistics, forward, backward, learned. Float32 matrices live in device memory, float64 ones on the host. Work is recorded and runs when
 /// a result is asked for; a matrix larger than one storage binding is worked on by row tiles.
 class VulkanBackend final : public HostFallbackBackend, public DeviceMemory {
 public:
@@ -80,6 +80,11 @@ public:
     RoundedBuffers round_nearest(const Buffer& w, const GridBuffers& grid) override;
     RoundedBuffers round_with_feedback(const Buffer& w, const Buffer& feedback, const GridBuffers& grid,
                                        std::span<const Index> group_column) override;
+    RoundedBuffers tune_codes(const Buffer& w, const RoundedBuffers& start, const GridBuffers& grid,
+                              const Buffer& hessian, int passes) override;
+    LatticeBuffers round_lattice(const Buffer& w, const LatticeSweep& sweep) override;
+    LatticeBuffers tune_lattice(const Buffer& w, const LatticeBuffers& start,
+                                const LatticeDescent& descent) override;
 
     Buffer rms_norm(const Buffer& x, const Buffer& gain, double epsilon) override;
     void add_bias(Buffer& x, const Buffer& bias) override;
@@ -195,7 +200,19 @@ private:
     void butterflies(Buffer& x, Index segment);
     void pack_grid(const GridBuffers& grid, const std::shared_ptr<DeviceRange>& packed, Index first);
     struct FeedbackTask;
+    /// Group of every column, then pack_grid's pairs. Throws where a group column lies outside.
+    std::shared_ptr<DeviceRange> mapped_grid(const GridBuffers& grid, Index cols, std::span<const Index> group_column);
+    bool grid_fits(const GridBuffers& grid, Index cols) const;
+    void targets_of_panel(const Buffer& errors, const Buffer& feedback, Index start, Index count, Buffer& targets);
     void feedback_panel(const FeedbackTask& task, Index start, Index count);
+    void descend_panel(const FeedbackTask& task, Index start, Index count);
+    /// W − Q with room for a panel's slopes at the end of each row.
+    Buffer errors_with_slopes(const Buffer& w, const Buffer& values);
+    void panel_slopes(const Buffer& errors, const Buffer& hessian, Index start, Index count);
+    struct LatticeTask;
+    struct LatticePanel;
+    void lattice_panel(const LatticeTask& task, const LatticePanel& panel);
+    void lattice_descent_panel(const LatticeTask& task, Index start, Index count);
     Buffer grid_values(const FeedbackTask& task);
     void apply_activation(Buffer& x, const Buffer* up, Activation activation);
     void apply_slope(const Buffer& x, Activation activation, Buffer& slope, const Buffer* up, const Buffer* dup);
@@ -223,6 +240,11 @@ private:
     std::map<const BufferStorage*, PairSum> pair_sums_; ///< by the matrix that they belong to
     std::atomic<std::uint64_t> uploads_{0}, uploaded_bytes_{0}, downloads_{0}, downloaded_bytes_{0};
 };
+
+/// Columns that a kernel takes a row through, between two products with all of them.
+inline constexpr Index k_panel = 64;
+/// Rows, hence threads, of such a group: panel × rows floats are shared.
+inline constexpr std::uint32_t k_panel_rows = 32;
 
 /// Throws BackendFailure(Internal): a caller broke the contract of `operation`.
 void require(bool fine, const char* operation, const char* what);

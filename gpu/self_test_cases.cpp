@@ -31,6 +31,18 @@ std::vector<Index> scattered(Index count, Index bound)
     return indices;
 }
 
+MatrixD moments_of(Index n)
+{
+    const MatrixD x = normal_matrix(n, 2 * n + 3, "inputs").cast<double>();
+    return x * x.transpose() / static_cast<double>(2 * n + 3) + 0.05 * MatrixD::Identity(n, n);
+}
+
+double objective(const Matrix& error, const MatrixD& hessian)
+{
+    const MatrixD e = error.cast<double>();
+    return (e * hessian).cwiseProduct(e).sum();
+}
+
 } // namespace self_test
 
 double normalized_error(const MatrixD& a, const MatrixD& b)
@@ -47,10 +59,10 @@ double normalized_error(const MatrixD& a, const MatrixD& b)
 std::vector<SelfTestCase> self_test_cases()
 {
     constexpr void (*k_families[])(self_test::Cases&) = {
-        self_test::add_products, self_test::add_factorizations, self_test::add_grids,
-        self_test::add_feedback, self_test::add_elementwise,    self_test::add_column_statistics,
-        self_test::add_forward,  self_test::add_activations,
-        self_test::add_backward,
+        self_test::add_products,    self_test::add_factorizations,    self_test::add_grids,
+        self_test::add_feedback,    self_test::add_descents,          self_test::add_lattice,
+        self_test::add_elementwise, self_test::add_column_statistics, self_test::add_forward,
+        self_test::add_activations, self_test::add_backward,
     };
     self_test::Cases cases;
     for (const auto add_family : k_families)

@@ -4,6 +4,7 @@
 #include "core/base/result.h"
 #include "core/compute/buffer.h"
 #include "core/compute/column_statistics.h"
+#include "core/compute/lattice_sweep.h"
 #include "core/compute/training.h"
 #include "core/compute/uniform_grid.h"
 
@@ -170,6 +171,17 @@ public:
     /// scale column k uses (identity without act-order).
     virtual RoundedBuffers round_with_feedback(const Buffer& w, const Buffer& feedback, const GridBuffers& grid,
                                                std::span<const Index> group_column) = 0;
+    /// Passes of coordinate descent over the columns with the grid frozen (methods-joint §2.3): each code becomes the
+    /// conditional optimum given all others, so that tr((W−Q)·H·(W−Q)ᵀ) never rises. `start` holds codes of w on that
+    /// grid, `hessian` is n × n and symmetric, float32 or float64.
+    virtual RoundedBuffers tune_codes(const Buffer& w, const RoundedBuffers& start, const GridBuffers& grid,
+                                      const Buffer& hessian, int passes) = 0;
+    /// Rounds w (float32) to the E8P lattice with feedback.
+    virtual LatticeBuffers round_lattice(const Buffer& w, const LatticeSweep& sweep) = 0;
+    /// Passes of coordinate descent over the lattice's groups: a group takes the point nearest to its conditional
+    /// optimum where that lowers tr((W−Q)·H·(W−Q)ᵀ), row by row. The loss of what comes back is not known.
+    virtual LatticeBuffers tune_lattice(const Buffer& w, const LatticeBuffers& start,
+                                        const LatticeDescent& descent) = 0;
 
     // Forward pass: x is tokens × features ----------------------------------------------------------------------
     /// gain is 1 × width; width divides the features, and each stretch of that width is normalized alone (a norm of

@@ -169,6 +169,32 @@ RoundedBuffers HostFallbackBackend::round_with_feedback(const Buffer& w, const B
     return {from_host(rounded.values), from_host(rounded.codes), rounded.column_losses};
 }
 
+RoundedBuffers HostFallbackBackend::tune_codes(const Buffer& w, const RoundedBuffers& start,
+                                               const GridBuffers& grid, const Buffer& hessian, int passes)
+{
+    const RoundedBuffers rounded =
+        host_->tune_codes(to_host(w), {to_host(start.values), to_host(start.codes)},
+                          {grid.grid, to_host(grid.scales), to_host(grid.zeros)}, to_host(hessian), passes);
+    return {from_host(rounded.values), from_host(rounded.codes)};
+}
+
+LatticeBuffers HostFallbackBackend::round_lattice(const Buffer& w, const LatticeSweep& sweep)
+{
+    const Buffer feedback = to_host(sweep.feedback);
+    const LatticeBuffers rounded = host_->round_lattice(
+        to_host(w), {feedback, sweep.starts, sweep.diagonal, sweep.bits, sweep.scale});
+    return {from_host(rounded.values), from_host(rounded.codes), rounded.loss};
+}
+
+LatticeBuffers HostFallbackBackend::tune_lattice(const Buffer& w, const LatticeBuffers& start,
+                                                 const LatticeDescent& descent)
+{
+    const Buffer hessian = to_host(descent.hessian);
+    const LatticeBuffers tuned = host_->tune_lattice(to_host(w), {to_host(start.values), to_host(start.codes)},
+                                                     {hessian, descent.bits, descent.scale, descent.passes});
+    return {from_host(tuned.values), from_host(tuned.codes)};
+}
+
 Buffer HostFallbackBackend::rms_norm(const Buffer& x, const Buffer& gain, double epsilon)
 {
     return from_host(host_->rms_norm(to_host(x), to_host(gain), epsilon));

@@ -285,7 +285,7 @@ Decomposition JointLoop::finish()
     Buffer target = minus_low_rank(weight_);
     if (target.precision() != Precision::Float32)
         target = backend_.convert(target, Precision::Float32);
-    state_.layer = tuned(target, state_.layer, layer_.hessian, options_.tune_passes, backend_, monitor_);
+    state_.layer = tuned(target, state_.layer, solver_.hessian(), options_.tune_passes, backend_, monitor_);
     state_.layer.transform = layer_.transform;
     Decomposition result = decomposition_of(problem_, state_.layer, backend_);
     result.quantization_scale = state_.scale;

@@ -65,11 +65,10 @@ RoundedLayer LayerQuantizer::round(const Buffer& target, Backend& backend, Monit
     RoundedLayer layer;
     layer.bits = options_.grid.bits;
     if (lattice_) {
-        layer.lattice =
-            std::make_shared<const E8Matrix>(lattice_->round(backend.download(target), layer.bits, monitor));
-        layer.rounded.values = backend.upload(layer.lattice->values);
+        layer.lattice = lattice_->round(target, layer.bits, backend, monitor);
+        layer.rounded.values = layer.lattice->rounded.values;
         if (!lattice_->damped_further())
-            layer.loss = layer.lattice->loss;
+            layer.loss = layer.lattice->rounded.loss;
         return layer;
     }
     layer.grid = fit_grid(target, options_.grid, backend, monitor);
@@ -80,16 +79,16 @@ RoundedLayer LayerQuantizer::round(const Buffer& target, Backend& backend, Monit
     return layer;
 }
 
-RoundedLayer tuned(const Buffer& target, const RoundedLayer& layer, const MatrixD& hessian, int passes,
+RoundedLayer tuned(const Buffer& target, const RoundedLayer& layer, const Buffer& hessian, int passes,
                    Backend& backend, Monitor& monitor)
 {
     RoundedLayer result = layer;
-    if (passes > 0)
-        result.loss = -1.0;
+    if (passes <= 0)
+        return result;
+    result.loss = -1.0;
     if (layer.lattice) {
-        result.lattice = std::make_shared<const E8Matrix>(
-            tune_lattice(backend.download(target), *layer.lattice, layer.bits, hessian, passes, monitor));
-        result.rounded.values = backend.upload(result.lattice->values);
+        result.lattice = tune_lattice(target, *layer.lattice, hessian, passes, backend, monitor);
+        result.rounded.values = result.lattice->rounded.values;
         return result;
     }
     result.rounded = tune_rounding(target, layer.rounded, hessian, layer.grid, passes, backend, monitor);
@@ -116,7 +115,8 @@ Result<RoundedLayer> round_against_moments(const LayerProblem& problem, const Un
     if (!quantizer)
         return quantizer.error().in(problem.name);
     RoundedLayer layer = tuned(damped.weight, quantizer->round(damped.weight, backend, monitor),
-                               damped.hessian, options.tune_passes, backend, monitor);
+                               options.tune_passes > 0 ? backend.upload(damped.hessian) : Buffer(),
+                               options.tune_passes, backend, monitor);
     layer.transform = damped.transform;
     return layer;
 }
@@ -127,7 +127,7 @@ double mean_step(const GridBuffers& grid, Backend& backend)
 {
     if (const Matrix* scales = backend.host_matrix(grid.scales))
         return scales->cast<double>().cwiseAbs().mean();
-    if (grid.grid.levels != GridLevels::Integers) // may be negative
+    if (grid.grid.levels == GridLevels::Kquant) // may be negative
         return backend.download(grid.scales).cast<double>().cwiseAbs().mean();
     const Buffer ones = backend.upload(Matrix(Matrix::Ones(grid.scales.cols(), 1)));
     const Matrix sums = backend.download(backend.multiply(grid.scales, ones)); // a number a row comes over
@@ -140,7 +140,7 @@ double quantization_scale(const RoundedLayer& layer, double weight_rms, Backend&
 {
     if (!(weight_rms > 0.0))
         return 0.0;
-    const double step = layer.lattice ? layer.lattice->scales(0) : mean_step(layer.grid, backend);
+    const double step = layer.lattice ? static_cast<double>(layer.lattice->scale) : mean_step(layer.grid, backend);
     return step / weight_rms;
 }
 
@@ -152,7 +152,7 @@ double root_mean_square(const Buffer& weight, Backend& backend)
 Decomposition decomposition_of(const LayerProblem& problem, const RoundedLayer& layer, Backend& backend)
 {
     Decomposition result;
-    result.quantized = layer.lattice ? to_quantized(*layer.lattice, layer.bits)
+    result.quantized = layer.lattice ? to_quantized(*layer.lattice, backend)
                                      : to_host(layer.rounded, layer.grid, backend);
     result.transform = layer.transform;
     result.low_rank.left = Matrix::Zero(problem.weight.rows(), 0);

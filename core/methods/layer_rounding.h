@@ -36,8 +36,8 @@ struct RoundedLayer {
     GridBuffers grid;       ///< uniform grids only
     RoundedBuffers rounded; ///< E8P: without codes
     int bits = 0;
-    std::shared_ptr<const E8Matrix> lattice; ///< E8P only
-    Incoherence transform;                   ///< of the basis that it lives in
+    std::optional<LatticeLayer> lattice; ///< E8P only
+    Incoherence transform;               ///< of the basis that it lives in
     /// tr(E·H·Eᵀ) of E = target − values in the H it was rounded against, as the sweep measured it by the
     /// way; negative: not known.
     double loss = -1.0;
@@ -59,8 +59,8 @@ private:
     std::optional<LatticeFeedback> lattice_;
 };
 
-/// Coordinate descent on a rounded layer; the error against `hessian` never rises.
-RoundedLayer tuned(const Buffer& target, const RoundedLayer& layer, const MatrixD& hessian, int passes,
+/// Coordinate descent on a rounded layer; the error against `hessian` (float32 or float64) never rises.
+RoundedLayer tuned(const Buffer& target, const RoundedLayer& layer, const Buffer& hessian, int passes,
                    Backend& backend, Monitor& monitor);
 
 /// Nearest rounding; needs no moments.

@@ -300,7 +300,7 @@ void LrcLoop::quantize(bool tuned_only)
     monitor_.throw_if_cancelled();
     RoundedLayer& layer = state_.layer;
     if (tuned_only) {
-        layer = tuned(wanted, layer, y_, options_.tune_passes, backend_, monitor_);
+        layer = tuned(wanted, layer, yy_, options_.tune_passes, backend_, monitor_);
     } else {
         layer = {};
         layer.bits = options_.grid.bits;

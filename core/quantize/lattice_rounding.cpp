@@ -4,8 +4,6 @@
 #include "core/base/thread_pool.h"
 #include "core/quantize/rounding.h"
 
-#include <Eigen/Cholesky>
-
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -13,9 +11,7 @@
 namespace rankscope {
 namespace {
 
-constexpr Index k_width = 8;   ///< inputs of a lattice point
-constexpr Index k_panel = 128; ///< columns whose feedback from earlier ones is one product
-constexpr Index k_rows = 32;   ///< rows per tile, fixed so that threads change no byte
+constexpr Index k_width = k_lattice_width;
 
 /// The blocks in the order of the sweep.
 std::vector<Index> block_sequence(const MatrixD& hessian, bool by_diagonal)
@@ -33,39 +29,64 @@ std::vector<Index> block_sequence(const MatrixD& hessian, bool by_diagonal)
     return blocks;
 }
 
-struct LatticePoint {
-    E8Point value;
-    std::array<std::uint16_t, 2> codes;
-};
-
-LatticePoint nearest(const E8Point& x, int bits)
+/// Codes of the groups in the order of their places: `order` names the column at each position of the sweep.
+std::vector<Index> code_places(const std::vector<Index>& order, const std::vector<Index>& starts, int bits)
 {
-    if (bits == 4) {
-        const E8Nearest4 point = e8p_nearest_4bit(x);
-        return {point.value, point.codes};
+    const Index stages = lattice_stages(bits);
+    std::vector<Index> places((starts.size() - 1) * static_cast<std::size_t>(stages));
+    for (std::size_t position = 0; position + 1 < starts.size(); ++position) {
+        const Index group = order[static_cast<std::size_t>(starts[position])] / k_width;
+        for (Index stage = 0; stage < stages; ++stage)
+            places[static_cast<std::size_t>(group * stages + stage)] =
+                static_cast<Index>(position) * stages + stage;
     }
-    const E8Nearest point = e8p_nearest(x);
-    return {point.value, {point.code, 0}};
+    return places;
 }
 
-void store_codes(const LatticePoint& point, int bits, Index row, Index block, E8Matrix& target)
+/// Backend::round_lattice by blocks of rows.
+LatticeBuffers round_by_blocks(const Buffer& w, const LatticeSweep& sweep, Backend& backend, Monitor& monitor)
 {
-    const Index stages = bits == 4 ? 2 : 1;
-    const Index per_row = (target.values.cols() + k_width - 1) / k_width * stages;
-    for (Index stage = 0; stage < stages; ++stage)
-        target.codes[static_cast<std::size_t>(row * per_row + block * stages + stage)] =
-            point.codes[static_cast<std::size_t>(stage)];
+    const Index block = rows_between_questions(w.cols());
+    if (backend.host_matrix(w) == nullptr || block >= w.rows())
+        return backend.round_lattice(w, sweep);
+    Matrix values(w.rows(), w.cols());
+    Matrix codes;
+    double loss = 0.0;
+    for (Index first = 0; first < w.rows(); first += block) {
+        monitor.throw_if_cancelled();
+        const Index count = std::min(block, w.rows() - first);
+        const LatticeBuffers part = backend.round_lattice(backend.rows_of(w, first, count), sweep);
+        if (codes.size() == 0)
+            codes.resize(w.rows(), part.codes.cols());
+        values.middleRows(first, count) = backend.download(part.values);
+        codes.middleRows(first, count) = backend.download(part.codes);
+        loss += part.loss;
+    }
+    return {backend.upload(values), backend.upload(codes), loss};
+}
+
+std::vector<std::uint16_t> codes_of(const LatticeLayer& layer, Backend& backend)
+{
+    const Matrix floats = backend.download(layer.rounded.codes);
+    std::vector<std::uint16_t> codes(static_cast<std::size_t>(floats.size()));
+    std::transform(floats.data(), floats.data() + floats.size(), codes.begin(),
+                   [](float code) { return static_cast<std::uint16_t>(code); });
+    return codes;
 }
 
 } // namespace
 
-struct LatticeFeedback::Task {
-    const Matrix& weight;
-    float scale;
-    int bits;
-    E8Matrix result;
-    std::vector<double> losses; ///< by tile, in units of the scale squared
-};
+E8Matrix to_host(const LatticeLayer& layer, Backend& backend)
+{
+    return {backend.download(layer.rounded.values), codes_of(layer, backend),
+            VectorD::Constant(1, static_cast<double>(layer.scale))};
+}
+
+QuantizedMatrix to_quantized(const LatticeLayer& layer, Backend& backend)
+{
+    return lattice_matrix(layer.rounded.values.rows(), layer.rounded.values.cols(), layer.bits, layer.scale,
+                          codes_of(layer, backend));
+}
 
 Result<LatticeFeedback> LatticeFeedback::make(const MatrixD& hessian, bool block_order, Backend& backend,
                                               Monitor& monitor)
@@ -98,173 +119,64 @@ Result<LatticeFeedback> LatticeFeedback::make(const MatrixD& hessian, bool block
         }
         upper.block(first, first, width, width).setIdentity();
     });
-    result.single_ = upper.cast<float>();
+    result.single_ = backend.upload(Matrix(upper.cast<float>()));
+    if (!std::is_sorted(result.order_.begin(), result.order_.end())) {
+        result.inverse_.resize(result.order_.size());
+        for (std::size_t i = 0; i < result.order_.size(); ++i)
+            result.inverse_[static_cast<std::size_t>(result.order_[i])] = static_cast<Index>(i);
+    }
     return result;
 }
 
-/// Rows [first_row, first_row + count). Everything is in units of the scale. `error` holds W − Q of the
-/// columns that are done; a panel's targets start with the feedback of all panels before it.
-void LatticeFeedback::sweep(Task& task, Index first_row, Index count, Monitor& monitor) const
-{
-    const Index n = task.weight.cols();
-    Matrix weight(count, n);
-    for (Index row = 0; row < count; ++row)
-        for (Index k = 0; k < n; ++k)
-            weight(row, k) = task.weight(first_row + row, order_[static_cast<std::size_t>(k)]) / task.scale;
-    Matrix error = Matrix::Zero(count, n);
-    Index panel = 0;
-    Matrix target;
-    for (std::size_t block = 0; block + 1 < starts_.size(); ++block) {
-        const Index start = starts_[block];
-        const Index width = starts_[block + 1] - start;
-        if (block == 0 || start + width - panel > k_panel) {
-            monitor.throw_if_cancelled();
-            panel = start;
-            const Index columns = std::min(k_panel, n - panel);
-            target = weight.middleCols(panel, columns);
-            if (panel > 0)
-                target.noalias() += error.leftCols(panel) * single_.block(0, panel, panel, columns);
-        }
-        Matrix goal = target.middleCols(start - panel, width);
-        if (start > panel)
-            goal.noalias() +=
-                error.middleCols(panel, start - panel) * single_.block(panel, start, start - panel, width);
-        const Matrix wanted = goal;
-        round_rows(task, goal, first_row, order_[static_cast<std::size_t>(start)] / k_width);
-        error.middleCols(start, width) = weight.middleCols(start, width) - goal;
-        const MatrixD missed = (wanted - goal).cast<double>();
-        task.losses[static_cast<std::size_t>(first_row / k_rows)] +=
-            (missed * diagonal_[block]).cwiseProduct(missed).sum();
-    }
-}
-
-/// Replaces the rows of one block's goals by their lattice points and stores those.
-void LatticeFeedback::round_rows(Task& task, Matrix& goal, Index first_row, Index block)
-{
-    const Index stages = task.bits == 4 ? 2 : 1;
-    const Index per_row = (task.weight.cols() + k_width - 1) / k_width * stages;
-    for (Index first = 0; first < goal.rows(); first += k_e8_lanes) {
-        const Index lanes = std::min<Index>(k_e8_lanes, goal.rows() - first);
-        E8Lanes points{};
-        for (Index lane = 0; lane < lanes; ++lane)
-            for (Index i = 0; i < goal.cols(); ++i)
-                points.coordinate[i][lane] = goal(first + lane, i);
-        E8NearestLanes nearest;
-        e8p_nearest_lanes(points, task.bits, nearest);
-        for (Index lane = 0; lane < lanes; ++lane) {
-            const Index row = first_row + first + lane;
-            for (Index i = 0; i < goal.cols(); ++i) {
-                const float value = nearest.values.coordinate[i][lane];
-                goal(first + lane, i) = value;
-                task.result.values(row, block * k_width + i) = task.scale * value;
-            }
-            for (Index stage = 0; stage < stages; ++stage)
-                task.result.codes[static_cast<std::size_t>(row * per_row + block * stages + stage)] =
-                    nearest.codes[stage][lane];
-        }
-    }
-}
-
-E8Matrix LatticeFeedback::round(const Matrix& w, int bits, Monitor& monitor) const
+LatticeLayer LatticeFeedback::round(const Buffer& weight, int bits, Backend& backend, Monitor& monitor) const
 {
     monitor.throw_if_cancelled();
-    const double rms =
-        w.size() == 0 ? 0.0 : std::sqrt(w.cast<double>().squaredNorm() / static_cast<double>(w.size()));
-    Task task{w, static_cast<float>(rms / k_e8p_scale), bits, {}, {}};
-    task.losses.resize(static_cast<std::size_t>((w.rows() + k_rows - 1) / k_rows), 0.0);
-    task.result.values = Matrix::Zero(w.rows(), w.cols());
-    const Index per_row = (w.cols() + k_width - 1) / k_width * (bits == 4 ? 2 : 1);
-    task.result.codes.resize(static_cast<std::size_t>(w.rows() * per_row), 0);
-    task.result.scales = VectorD::Constant(1, static_cast<double>(task.scale));
-    if (!(task.scale > 0.0F))
-        return task.result;
-    parallel_for(0, (w.rows() + k_rows - 1) / k_rows, [&](Index tile) {
-        sweep(task, tile * k_rows, std::min(k_rows, w.rows() - tile * k_rows), monitor);
-    });
-    const double sum = std::accumulate(task.losses.begin(), task.losses.end(), 0.0);
-    task.result.loss = sum * static_cast<double>(task.scale) * static_cast<double>(task.scale);
-    return task.result;
-}
-
-namespace {
-
-/// What the descent needs of H beside H itself: each block on the diagonal, and its factor.
-struct DiagonalBlock {
-    MatrixD matrix;
-    Eigen::LLT<MatrixD> factor;
-    bool usable = false;
-};
-
-std::vector<DiagonalBlock> diagonal_blocks(const MatrixD& hessian)
-{
-    const Index n = hessian.rows();
-    std::vector<DiagonalBlock> blocks(static_cast<std::size_t>((n + k_width - 1) / k_width));
-    for (Index first = 0; first < n; first += k_width) {
-        const Index width = std::min(k_width, n - first);
-        DiagonalBlock& block = blocks[static_cast<std::size_t>(first / k_width)];
-        block.matrix = hessian.block(first, first, width, width);
-        block.factor.compute(block.matrix);
-        block.usable = block.factor.info() == Eigen::Success;
+    const Buffer w =
+        weight.precision() == Precision::Float32 ? weight : backend.convert(weight, Precision::Float32);
+    const double rms = w.empty() ? 0.0 : std::sqrt(backend.dot(w, w) / static_cast<double>(w.size()));
+    LatticeLayer layer{{}, bits, static_cast<float>(rms / k_e8p_scale)};
+    if (!(layer.scale > 0.0F)) {
+        const Index stages = lattice_stages(bits);
+        layer.rounded = {backend.allocate(w.rows(), w.cols()),
+                         backend.allocate(w.rows(), (w.cols() + k_width - 1) / k_width * stages), 0.0};
+        return layer;
     }
-    return blocks;
-}
-
-/// One row's pass. `slope` holds (w − q)·H of the row and is kept up to date.
-void tune_row(E8Matrix& q, int bits, Index row, const MatrixD& hessian,
-              const std::vector<DiagonalBlock>& blocks, Eigen::Ref<Eigen::RowVectorXd> slope)
-{
-    const double scale = q.scales(0);
-    for (std::size_t b = 0; b < blocks.size(); ++b) {
-        if (!blocks[b].usable)
-            continue;
-        const Index first = static_cast<Index>(b) * k_width;
-        const Index width = blocks[b].matrix.rows();
-        const VectorD gradient = slope.segment(first, width).transpose();
-        const VectorD step = blocks[b].factor.solve(gradient);
-        E8Point x{};
-        for (Index i = 0; i < width; ++i)
-            x[static_cast<std::size_t>(i)] =
-                static_cast<float>((static_cast<double>(q.values(row, first + i)) + step(i)) / scale);
-        const LatticePoint point = nearest(x, bits);
-        VectorD change(width);
-        std::array<float, 8> next{};
-        for (Index i = 0; i < width; ++i) {
-            const auto place = static_cast<std::size_t>(i);
-            next[place] = static_cast<float>(scale) * point.value[place];
-            change(i) = static_cast<double>(next[place]) - static_cast<double>(q.values(row, first + i));
-        }
-        if (!(change.dot(blocks[b].matrix * change) - 2.0 * change.dot(gradient) < 0.0))
-            continue;
-        slope -= change.transpose() * hessian.middleRows(first, width);
-        for (Index i = 0; i < width; ++i)
-            q.values(row, first + i) = next[static_cast<std::size_t>(i)];
-        store_codes(point, bits, row, static_cast<Index>(b), q);
+    const Buffer ordered = inverse_.empty() ? w : backend.gather_columns(w, order_);
+    layer.rounded =
+        round_by_blocks(ordered, {single_, starts_, diagonal_, bits, layer.scale}, backend, monitor);
+    if (!inverse_.empty()) {
+        layer.rounded.values = backend.gather_columns(layer.rounded.values, inverse_);
+        layer.rounded.codes = backend.gather_columns(layer.rounded.codes, code_places(order_, starts_, bits));
     }
+    return layer;
 }
 
-} // namespace
-
-E8Matrix tune_lattice(const Matrix& w, E8Matrix start, int bits, const MatrixD& hessian, int passes,
-                      Monitor& monitor)
+LatticeLayer tune_lattice(const Buffer& w, const LatticeLayer& start, const Buffer& hessian, int passes,
+                          Backend& backend, Monitor& monitor)
 {
-    if (passes <= 0 || w.size() == 0 || !(start.scales(0) > 0.0))
+    if (passes <= 0 || w.empty() || !(start.scale > 0.0F))
         return start;
-    const std::vector<DiagonalBlock> blocks = diagonal_blocks(hessian);
-    parallel_for(0, (w.rows() + k_rows - 1) / k_rows, [&](Index tile) {
-        const Index first = tile * k_rows;
-        const Index count = std::min(k_rows, w.rows() - first);
-        monitor.throw_if_cancelled();
-        const MatrixD error =
-            w.middleRows(first, count).cast<double>() - start.values.middleRows(first, count).cast<double>();
-        MatrixD slope = error * hessian;
+    monitor.throw_if_cancelled();
+    if (backend.host_matrix(w) == nullptr)
+        return {backend.tune_lattice(w, start.rounded, {hessian, start.bits, start.scale, passes}),
+                start.bits, start.scale};
+    const Buffer moments = backend.convert(hessian, Precision::Float64);
+    const Index block = rows_between_questions(w.cols());
+    Matrix values(w.rows(), w.cols());
+    Matrix codes(w.rows(), start.rounded.codes.cols());
+    for (Index first = 0; first < w.rows(); first += block) {
+        const Index count = std::min(block, w.rows() - first);
+        const auto part = [&](const Buffer& whole) { return backend.rows_of(whole, first, count); };
+        const Buffer weight = part(w);
+        LatticeBuffers tuned{part(start.rounded.values), part(start.rounded.codes)};
         for (int pass = 0; pass < passes; ++pass) {
-            for (Index row = 0; row < count; ++row) {
-                monitor.throw_if_cancelled();
-                tune_row(start, bits, first + row, hessian, blocks, slope.row(row));
-            }
+            monitor.throw_if_cancelled();
+            tuned = backend.tune_lattice(weight, tuned, {moments, start.bits, start.scale, 1});
         }
-    });
-    return start;
+        values.middleRows(first, count) = backend.download(tuned.values);
+        codes.middleRows(first, count) = backend.download(tuned.codes);
+    }
+    return {{backend.upload(values), backend.upload(codes)}, start.bits, start.scale};
 }
 
 } // namespace rankscope

@@ -2,7 +2,7 @@
 #include "core/quantize/quantized_factors.h"
 
 #include "core/base/multiarch.h"
-#include "core/quantize/e8p.h"
+#include "core/compute/e8p.h"
 
 #include <Eigen/Cholesky>
 #include <Eigen/QR>

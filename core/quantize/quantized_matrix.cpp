@@ -78,19 +78,26 @@ double grid_bits_per_weight(const ScalarGrid& grid, Index rows, Index cols)
 
 Index e8p_codes_per_row(Index columns, int bits) { return (columns + 7) / 8 * (bits == 4 ? 2 : 1); }
 
-QuantizedMatrix to_quantized(const E8Matrix& lattice, int bits)
+QuantizedMatrix lattice_matrix(Index rows, Index cols, int bits, float scale,
+                               std::span<const std::uint16_t> codes)
 {
     QuantizedMatrix result;
     result.codebook = Codebook::E8P;
     result.grid.bits = bits;
     result.grid.group = -1;
     result.grid.symmetric = true;
-    result.columns = lattice.values.cols();
-    result.codes.resize(lattice.values.rows(), e8p_codes_per_row(result.columns, bits));
+    result.columns = cols;
+    result.codes.resize(rows, e8p_codes_per_row(cols, bits));
     for (Index i = 0; i < result.codes.size(); ++i)
-        result.codes.data()[i] = std::bit_cast<std::int16_t>(lattice.codes[static_cast<std::size_t>(i)]);
-    result.scales = Matrix::Constant(1, 1, static_cast<float>(lattice.scales(0)));
+        result.codes.data()[i] = std::bit_cast<std::int16_t>(codes[static_cast<std::size_t>(i)]);
+    result.scales = Matrix::Constant(1, 1, scale);
     return result;
+}
+
+QuantizedMatrix to_quantized(const E8Matrix& lattice, int bits)
+{
+    return lattice_matrix(lattice.values.rows(), lattice.values.cols(), bits,
+                          static_cast<float>(lattice.scales(0)), lattice.codes);
 }
 
 QuantizedMatrix to_host(const RoundedBuffers& rounded, const GridBuffers& grid, Backend& backend)

@@ -5,7 +5,10 @@
 #include "core/compute/uniform_grid.h"
 #include "core/tensor/matrix.h"
 
-#include "core/quantize/e8p.h"
+#include "core/compute/e8p.h"
+
+#include <cstdint>
+#include <span>
 
 namespace rankscope {
 
@@ -41,6 +44,9 @@ struct QuantizedMatrix {
 /// Codes that a row of `columns` inputs takes in the E8P codebook.
 Index e8p_codes_per_row(Index columns, int bits);
 QuantizedMatrix to_quantized(const E8Matrix& lattice, int bits);
+/// From the codes of a matrix on the lattice, row by row, with one scale.
+QuantizedMatrix lattice_matrix(Index rows, Index cols, int bits, float scale,
+                               std::span<const std::uint16_t> codes);
 QuantizedMatrix to_host(const RoundedBuffers& rounded, const GridBuffers& grid, Backend& backend);
 
 } // namespace rankscope

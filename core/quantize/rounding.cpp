@@ -22,8 +22,6 @@ constexpr Index k_search_work = Index{1} << 23;
 /// have to come over to be joined.
 constexpr Index k_device_block_work = Index{1} << 37;
 constexpr Index k_device_search_work = Index{1} << 33;
-constexpr Index k_tune_rows = 32; ///< rows per tile of the coordinate descent, fixed: threads change no byte
-constexpr Index k_tune_stretch = 64; ///< columns between two questions whether to stop
 
 bool is_identity(const std::vector<Index>& order)
 {
@@ -95,44 +93,6 @@ Result<ReversedFactor> cholesky_with_retries(MatrixD hessian, Backend& backend, 
     }
     return bad_input("the input moments cannot be factorised even when damped by their whole mean diagonal",
                      "moments", "Calibrate again with more text.");
-}
-
-/// The matrices that coordinate descent works on, in host memory.
-struct TuneTask {
-    Matrix weight;
-    Matrix codes;
-    Matrix scales;
-    Matrix zeros;
-    UniformGrid grid;
-
-    float value(Index row, Index col, Index width) const
-    {
-        const Index group = col / width;
-        return grid_value(grid, scales(row, group), zeros(row, group),
-                          static_cast<int>(std::lrintf(codes(row, col))));
-    }
-};
-
-/// One weight: its code becomes the conditional optimum. `slope` holds (w − q)·H of the row and is kept up to
-/// date.
-void tune_weight(TuneTask& task, Index row, Index k, const MatrixD& hessian,
-                 Eigen::Ref<Eigen::RowVectorXd> slope)
-{
-    const Index group = k / task.grid.group_width(hessian.rows());
-    const double diagonal = hessian(k, k);
-    const float scale = task.scales(row, group);
-    if (!(diagonal > 0.0) || scale == 0.0F)
-        return;
-    const auto level =
-        static_cast<double>(grid_level(task.grid, static_cast<int>(std::lrintf(task.codes(row, k)))));
-    const double target = level + slope(k) / (diagonal * static_cast<double>(scale));
-    const int code = nearest_code(task.grid, task.zeros(row, group), target);
-    const auto next = static_cast<double>(grid_level(task.grid, code));
-    // At an exact tie both codes cost the same: the old one stays, or two passes could alternate.
-    if (std::abs(next - target) >= std::abs(level - target))
-        return;
-    slope -= (next - level) * static_cast<double>(scale) * hessian.row(k);
-    task.codes(row, k) = static_cast<float>(code);
 }
 
 } // namespace
@@ -265,41 +225,39 @@ RoundedBuffers FeedbackFactor::round(const Buffer& w, const GridBuffers& grid, B
             rounded.column_losses};
 }
 
-RoundedBuffers tune_rounding(const Buffer& w, const RoundedBuffers& start, const MatrixD& hessian,
+Index rows_between_questions(Index cols)
+{
+    constexpr Index k_tile_rows = 32; // what one thread takes at a time
+    const Index work = k_block_work / std::max<Index>(1, cols * cols);
+    return std::max<Index>(k_tile_rows * thread_count(), work / k_tile_rows * k_tile_rows);
+}
+
+RoundedBuffers tune_rounding(const Buffer& w, const RoundedBuffers& start, const Buffer& hessian,
                              const GridBuffers& grid, int passes, Backend& backend, Monitor& monitor)
 {
     if (passes <= 0 || w.empty())
         return start;
-    TuneTask task{backend.download(w), backend.download(start.codes), backend.download(grid.scales),
-                  backend.download(grid.zeros), grid.grid};
-    const Index m = w.rows();
-    const Index n = w.cols();
-    const Index width = task.grid.group_width(n);
-    Matrix values(m, n);
-    parallel_for(0, (m + k_tune_rows - 1) / k_tune_rows, [&](Index tile) {
-        const Index first = tile * k_tune_rows;
-        const Index count = std::min(k_tune_rows, m - first);
-        MatrixD error(count, n);
-        for (Index row = 0; row < count; ++row)
-            for (Index col = 0; col < n; ++col)
-                error(row, col) = static_cast<double>(task.weight(first + row, col))
-                                  - static_cast<double>(task.value(first + row, col, width));
-        monitor.throw_if_cancelled();
-        MatrixD slope = error * hessian;
-        // Rows do not know each other: by columns, so that all rows of a tile share each row of H.
+    monitor.throw_if_cancelled();
+    if (!on_host(w, backend))
+        return backend.tune_codes(w, start, grid, hessian, passes);
+    const Buffer moments = backend.convert(hessian, Precision::Float64);
+    const Index block = rows_between_questions(w.cols());
+    Matrix values(w.rows(), w.cols());
+    Matrix codes(w.rows(), w.cols());
+    for (Index first = 0; first < w.rows(); first += block) {
+        const Index count = std::min(block, w.rows() - first);
+        const auto part = [&](const Buffer& whole) { return backend.rows_of(whole, first, count); };
+        const Buffer weight = part(w);
+        const GridBuffers part_grid{grid.grid, part(grid.scales), part(grid.zeros)};
+        RoundedBuffers tuned{part(start.values), part(start.codes)};
         for (int pass = 0; pass < passes; ++pass) {
-            for (Index k = 0; k < n; ++k) {
-                if (k % k_tune_stretch == 0)
-                    monitor.throw_if_cancelled();
-                for (Index row = 0; row < count; ++row)
-                    tune_weight(task, first + row, k, hessian, slope.row(row));
-            }
+            monitor.throw_if_cancelled();
+            tuned = backend.tune_codes(weight, tuned, part_grid, moments, 1);
         }
-        for (Index row = first; row < first + count; ++row)
-            for (Index col = 0; col < n; ++col)
-                values(row, col) = task.value(row, col, width);
-    });
-    return {backend.upload(values), backend.upload(task.codes), {}};
+        values.middleRows(first, count) = backend.download(tuned.values);
+        codes.middleRows(first, count) = backend.download(tuned.codes);
+    }
+    return {backend.upload(values), backend.upload(codes), {}};
 }
 
 } // namespace rankscope

@@ -58,9 +58,12 @@ private:
     bool damped_further_ = false;
 };
 
-/// Coordinate descent over the columns with the grid frozen (§2.3): each code becomes the conditional optimum
-/// given all others, so that tr((W−Q)·H·(W−Q)ᵀ) never rises.
-RoundedBuffers tune_rounding(const Buffer& w, const RoundedBuffers& start, const MatrixD& hessian,
+/// Rows of `cols` inputs that the host works on between two questions whether to stop: some tens of milliseconds.
+Index rows_between_questions(Index cols);
+
+/// Backend::tune_codes, cut into blocks of rows on the host so that a cancel is soon heard. `hessian`: float32 or
+/// float64.
+RoundedBuffers tune_rounding(const Buffer& w, const RoundedBuffers& start, const Buffer& hessian,
                              const GridBuffers& grid, int passes, Backend& backend, Monitor& monitor);
 
 } // namespace rankscope

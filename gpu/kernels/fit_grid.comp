@@ -13,9 +13,9 @@ layout(push_constant) uniform Push
 {
     uint rows, cols, width, groups;
     uint base_w, base_scales, base_zeros;
-    uint symmetric;
+    uint symmetric; // 0 no, 1 yes; 2: the largest magnitude is the scale, 3: a power of two below it (MXINT)
     float levels;           // the codes' span
-    float symmetric_levels; // symmetric: scale = max|w| / symmetric_levels
+    float symmetric_levels; // symmetric: scale = max|w| / symmetric_levels; MXINT: 2^(bits − 2)
     uint candidates;        // 0: no search
     uint by_grid;           // 0: the range shrinks by steps; 1: widths from 0 up, with every zero point
     float steps, norm;
@@ -34,8 +34,21 @@ shared float chunk[CHUNK];
 
 struct Fit { float scale, zero; };
 
+// 2^e / p.symmetric_levels with e = ⌊log₂ largest⌋, 0 for a group of zeros; never below the least normal number.
+float shared_step(float largest)
+{
+    const uint bits = floatBitsToUint(largest);
+    const float power = bits == 0u ? 1.0 : uintBitsToFloat(bits & 0x7F800000u);
+    precise float step = power / p.symmetric_levels;
+    return max(step, 1.17549435e-38);
+}
+
 Fit fit_of_range(float low, float high)
 {
+    if (p.symmetric > 1u) {
+        const float largest = max(-low, high);
+        return Fit(p.symmetric == 3u ? shared_step(largest) : largest > 0.0 ? largest : 1.0, 0.0);
+    }
     if (p.symmetric != 0u) {
         precise float scale = max(-low, high) / p.symmetric_levels;
         return Fit(max(scale, 1e-8), 0.0);

@@ -53,6 +53,9 @@ constexpr std::array<KernelInfo, k_count> k_kernels{{
     {"attention_weights", k_attention_weights_words, 2, Rate::Memory},
     {"attention_slopes", k_attention_slopes_words, 3, Rate::Memory},
     {"kl_divergence", k_kl_divergence_words, 3, Rate::Memory},
+    {"descend_codes", k_descend_codes_words, 4, Rate::Arithmetic},
+    {"lattice_feedback", k_lattice_feedback_words, 4, Rate::Arithmetic},
+    {"lattice_descent", k_lattice_descent_words, 4, Rate::Arithmetic},
 }};
 
 } // namespace

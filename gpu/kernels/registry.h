@@ -47,6 +47,9 @@ enum class Kernel : std::uint8_t {
     AttentionWeights,
     AttentionSlopes,
     KlDivergence,
+    DescendCodes,
+    LatticeFeedback,
+    LatticeDescent,
     Count,
 };
 

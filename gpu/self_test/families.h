@@ -20,6 +20,8 @@ void add_products(Cases& cases);
 void add_factorizations(Cases& cases);
 void add_grids(Cases& cases);
 void add_feedback(Cases& cases);
+void add_descents(Cases& cases);
+void add_lattice(Cases& cases);
 void add_elementwise(Cases& cases);
 void add_column_statistics(Cases& cases);
 void add_forward(Cases& cases);
@@ -37,6 +39,11 @@ Matrix normal_matrix(Index rows, Index cols, std::string_view purpose);
 VectorD normal_vector(Index size, std::string_view purpose);
 /// `count` indices below `bound`, some of them more than once.
 std::vector<Index> scattered(Index count, Index bound);
+
+/// Moments of n correlated inputs, well conditioned.
+MatrixD moments_of(Index n);
+/// tr(E·H·Eᵀ)
+double objective(const Matrix& error, const MatrixD& hessian);
 
 inline Transpose transpose_of(bool flip) { return flip ? Transpose::Yes : Transpose::No; }
 

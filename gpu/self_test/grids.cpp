@@ -82,7 +82,7 @@ void add_clip_searches(Cases& cases)
 {
     std::vector<GridCase> searches;
     for (const GridCase& item : grid_cases()) {
-        if (item.grid.group < 0)
+        if (item.grid.group < 0 || item.grid.levels != GridLevels::Integers)
             continue;
         for (const ClipSearch clip : {ClipSearch::Shrink, ClipSearch::Grid}) {
             searches.push_back(item);
@@ -113,6 +113,10 @@ void add_clip_searches(Cases& cases)
 
 std::vector<GridCase> grid_cases()
 {
+    const auto of_levels = [](GridLevels levels, int bits, Index group) {
+        const bool minimum = levels == GridLevels::Kquant && kquant_has_minimum(bits);
+        return UniformGrid{.bits = bits, .group = group, .symmetric = !minimum, .levels = levels};
+    };
     const auto symmetric = [](int bits, Index group, SymmetricRule rule) {
         return UniformGrid{.bits = bits, .group = group, .symmetric = true, .rule = rule};
     };
@@ -122,13 +126,24 @@ std::vector<GridCase> grid_cases()
             {31, 97, {.bits = 4, .group = 0}},
             {5, 61, {.bits = 8, .group = -1}},
             {13, 172, symmetric(4, 64, SymmetricRule::Full)},
-            {29, 131, symmetric(3, 32, SymmetricRule::Restricted)}};
+            {29, 131, symmetric(3, 32, SymmetricRule::Restricted)},
+            {9, 70, of_levels(GridLevels::NormalFloat, 2, 32)},
+            {17, 131, of_levels(GridLevels::NormalFloat, 3, 64)},
+            {33, 129, of_levels(GridLevels::NormalFloat, 4, 0)},
+            {23, 97, of_levels(GridLevels::MxInt, 4, 32)},
+            {5, 512, of_levels(GridLevels::Kquant, 2, 16)},
+            {7, 256, of_levels(GridLevels::Kquant, 3, 16)},
+            {3, 512, of_levels(GridLevels::Kquant, 4, 32)}};
 }
 
 std::string grid_name(const GridCase& item)
 {
-    return fmt::format("{}x{} {} bit g{}{}", item.rows, item.cols, item.grid.bits, item.grid.group,
-                       item.grid.symmetric ? " symmetric" : "");
+    const char* levels = item.grid.levels == GridLevels::NormalFloat ? " normal float"
+                         : item.grid.levels == GridLevels::MxInt     ? " shared exponent"
+                         : item.grid.levels == GridLevels::Kquant    ? " K type"
+                         : item.grid.symmetric                       ? " symmetric"
+                                                                     : "";
+    return fmt::format("{}x{} {} bit g{}{}", item.rows, item.cols, item.grid.bits, item.grid.group, levels);
 }
 
 void add_grids(Cases& cases)

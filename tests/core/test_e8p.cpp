@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/base/random.h"
 #include "core/checkpoint/checkpoint_reader.h"
-#include "core/quantize/e8p.h"
+#include "core/compute/e8p.h"
 #include "tests/support/test_paths.h"
 
 #include <QTest>

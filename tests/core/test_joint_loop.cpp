@@ -157,8 +157,9 @@ private slots:
                 LatticeFeedback::make(problem.hessian, block_order, *backend_, silent_monitor());
             QVERIFY(lattice.has_value());
             for (const int bits : {2, 4}) {
-                const E8Matrix q = lattice->round(problem.weight, bits, silent_monitor());
-                const double exact = objective(problem.weight - q.values, problem.hessian);
+                const LatticeBuffers q =
+                    lattice->round(backend_->upload(problem.weight), bits, *backend_, silent_monitor()).rounded;
+                const double exact = objective(problem.weight - backend_->download(q.values), problem.hessian);
                 QVERIFY2(std::abs(q.loss - exact) < 1e-4 * exact,
                          qPrintable(QString("%1 %2").arg(q.loss).arg(exact)));
             }

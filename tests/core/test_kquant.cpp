@@ -255,7 +255,7 @@ void TestKquant::feedback_and_tuning_lower_the_objective()
     QVERIFY(before < test::objective(weight - nearest, hessian));
     QVERIFY(std::abs(rounded.column_losses.dot(factor->diagonal()) - before) < 1e-4 * before);
     for (int pass = 0; pass < 2; ++pass) {
-        rounded = tune_rounding(w, rounded, hessian, fitted, 1, *backend_, silent_monitor());
+        rounded = tune_rounding(w, rounded, backend_->upload(hessian), fitted, 1, *backend_, silent_monitor());
         const double after = test::objective(weight - backend_->download(rounded.values), hessian);
         QVERIFY(after <= before * (1.0 + 1e-6));
         before = after;

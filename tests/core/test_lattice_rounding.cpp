@@ -35,6 +35,21 @@ class TestLatticeRounding : public QObject {
         return std::move(*made);
     }
 
+    LatticeLayer layer_of(const LatticeFeedback& feedback, const Matrix& w, int bits)
+    {
+        return feedback.round(backend_->upload(w), bits, *backend_, silent_monitor());
+    }
+    E8Matrix round(const LatticeFeedback& feedback, const Matrix& w, int bits)
+    {
+        return to_host(layer_of(feedback, w, bits), *backend_);
+    }
+    E8Matrix tune(const Matrix& w, const LatticeLayer& start, const MatrixD& hessian, int passes)
+    {
+        return to_host(tune_lattice(backend_->upload(w), start, backend_->upload(hessian), passes, *backend_,
+                                    silent_monitor()),
+                       *backend_);
+    }
+
 private slots:
     void factor_gives_the_moments_back()
     {
@@ -61,7 +76,7 @@ private slots:
         const SampleLayer layer = sample_layer({20, 48, 300, 3}, 2);
         const MatrixD hessian = damped(layer);
         const LatticeFeedback made = feedback(hessian, false);
-        const E8Matrix q = made.round(layer.weight, 2, silent_monitor());
+        const E8Matrix q = round(made, layer.weight, 2);
         const Matrix error = layer.weight - q.values;
         const MatrixD made_errors = error.cast<double>() * made.factor();
         double sum = 0.0;
@@ -84,10 +99,11 @@ private slots:
             const Matrix w = backend_->download(transform.weight(backend_->upload(layer.weight), *backend_));
             const auto error_of = [&](const E8Matrix& q) { return objective(w - q.values, hessian); };
             nearest += error_of(e8p_round(w, 2, k_e8p_scale, false));
-            const E8Matrix q = feedback(hessian, false).round(w, 2, silent_monitor());
+            const LatticeLayer start = layer_of(feedback(hessian, false), w, 2);
+            const E8Matrix q = to_host(start, *backend_);
             plain += error_of(q);
-            ordered += error_of(feedback(hessian, true).round(w, 2, silent_monitor()));
-            const E8Matrix better = tune_lattice(w, q, 2, hessian, 2, silent_monitor());
+            ordered += error_of(round(feedback(hessian, true), w, 2));
+            const E8Matrix better = tune(w, start, hessian, 2);
             QVERIFY(error_of(better) <= error_of(q));
             tuned += error_of(better);
         }
@@ -99,8 +115,7 @@ private slots:
     {
         const SampleLayer layer = sample_layer({11, 29, 100, 0}, 9);
         for (const int bits : {2, 4}) {
-            const E8Matrix q =
-                feedback(MatrixD::Identity(29, 29), true).round(layer.weight, bits, silent_monitor());
+            const E8Matrix q = round(feedback(MatrixD::Identity(29, 29), true), layer.weight, bits);
             const E8Matrix expected = e8p_round(layer.weight, bits, k_e8p_scale, false);
             QVERIFY(q.codes == expected.codes);
             QVERIFY((q.values - expected.values).norm() < 1e-5F * expected.values.norm());
@@ -111,8 +126,8 @@ private slots:
     {
         for (const int bits : {2, 4}) {
             const SampleLayer layer = sample_layer({10, 21, 100, 1}, 10);
-            const E8Matrix q = feedback(damped(layer), true).round(layer.weight, bits, silent_monitor());
-            const E8Matrix tuned = tune_lattice(layer.weight, q, bits, damped(layer), 2, silent_monitor());
+            const LatticeLayer start = layer_of(feedback(damped(layer), true), layer.weight, bits);
+            const E8Matrix tuned = tune(layer.weight, start, damped(layer), 2);
             const QuantizedMatrix stored = to_quantized(tuned, bits);
             QCOMPARE(stored.rows(), Index{10});
             QCOMPARE(stored.cols(), Index{21});
@@ -125,10 +140,11 @@ private slots:
     void nothing_stays_nothing()
     {
         const Matrix zero = Matrix::Zero(5, 19);
-        const E8Matrix q = feedback(MatrixD::Identity(19, 19), true).round(zero, 2, silent_monitor());
+        const LatticeLayer start = layer_of(feedback(MatrixD::Identity(19, 19), true), zero, 2);
+        const E8Matrix q = to_host(start, *backend_);
         QVERIFY(q.values.isZero(0.0F));
         QVERIFY(to_quantized(q, 2).dequantize().isZero(0.0F));
-        QVERIFY(tune_lattice(zero, q, 2, MatrixD::Identity(19, 19), 3, silent_monitor()).values.isZero(0.0F));
+        QVERIFY(tune(zero, start, MatrixD::Identity(19, 19), 3).values.isZero(0.0F));
     }
 
     void broken_moments_are_refused()

@@ -237,7 +237,7 @@ private slots:
         double before = error_of(nearest);
         for (int passes = 1; passes <= 3; ++passes) {
             const RoundedBuffers tuned =
-                tune_rounding(w, nearest, h, grid, passes, *backend_, silent_monitor());
+                tune_rounding(w, nearest, backend_->upload(h), grid, passes, *backend_, silent_monitor());
             const double after = error_of(tuned);
             QVERIFY(after <= before * (1.0 + 1e-9));
             before = after;
@@ -251,7 +251,7 @@ private slots:
             }
         }
         QVERIFY2(before < 0.9 * error_of(nearest), "coordinate descent found hardly anything");
-        QVERIFY(tune_rounding(w, nearest, h, grid, 0, *backend_, silent_monitor()).codes.storage()
+        QVERIFY(tune_rounding(w, nearest, backend_->upload(h), grid, 0, *backend_, silent_monitor()).codes.storage()
                 == nearest.codes.storage());
     }
 
@@ -286,7 +286,7 @@ private slots:
         QVERIFY_THROWS_EXCEPTION(Cancelled, factor->round(w, grid, *backend_, cancelled));
         const RoundedBuffers nearest = backend_->round_nearest(w, grid);
         QVERIFY_THROWS_EXCEPTION(
-            Cancelled, tune_rounding(w, nearest, layer.moments.hessian, grid, 1, *backend_, cancelled));
+            Cancelled, tune_rounding(w, nearest, backend_->upload(layer.moments.hessian), grid, 1, *backend_, cancelled));
     }
 };
 

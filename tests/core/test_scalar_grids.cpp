@@ -198,7 +198,7 @@ private slots:
             double before = exact;
             RoundedBuffers tuned = rounded;
             for (int pass = 0; pass < 2; ++pass) {
-                tuned = tune_rounding(w, tuned, hessian, fitted, 1, *backend_, silent_monitor());
+                tuned = tune_rounding(w, tuned, backend_->upload(hessian), fitted, 1, *backend_, silent_monitor());
                 const double after = objective(weight - backend_->download(tuned.values), hessian);
                 QVERIFY(after <= before * (1.0 + 1e-6));
                 before = after;

@@ -44,51 +44,65 @@ private Q_SLOTS:
     void layer_job_moves_its_matrices_once_data()
     {
         QTest::addColumn<QString>("method");
+        QTest::addColumn<QString>("codebook");
         QTest::addColumn<int>("tune_passes");
         QTest::addColumn<int>("moments"); // matrices of the moments' size that go over
+        QTest::addColumn<int>("turns");   // of W by way of the host
         // H in float32, for the low-rank step, and its factor, for the rounding; ODLRI's start has an H of
         // its own.
-        QTest::newRow("caldera") << "caldera" << 0 << 2;
-        QTest::newRow("odlri") << "odlri" << 0 << 3;
-        QTest::newRow("caldera, tuned on the host") << "caldera" << 2 << 2;
+        QTest::newRow("caldera") << "caldera" << "uniform" << 0 << 2 << 0;
+        QTest::newRow("odlri") << "odlri" << "uniform" << 0 << 3 << 0;
+        QTest::newRow("caldera, tuned") << "caldera" << "uniform" << 2 << 2 << 0;
+        QTest::newRow("caldera, NormalFloat") << "caldera" << "nf" << 2 << 2 << 0;
+        QTest::newRow("caldera, shared exponents") << "caldera" << "mxint" << 2 << 2 << 0;
+        // Rotated: columns are turned as rows of the transposed matrix, which is made on the host, there and back.
+        QTest::newRow("caldera, lattice") << "caldera" << "e8p" << 2 << 2 << 2;
     }
     void layer_job_moves_its_matrices_once()
     {
         QFETCH(QString, method);
+        QFETCH(QString, codebook);
         QFETCH(int, tune_passes);
         QFETCH(int, moments);
-        const TransferCounts two = count(method.toStdString(), 2, tune_passes);
-        const TransferCounts six = count(method.toStdString(), 6, tune_passes);
+        QFETCH(int, turns);
+        const Job job{method.toStdString(), codebook.toStdString(), tune_passes};
+        const TransferCounts two = count(job, 2);
+        const TransferCounts six = count(job, 6);
         const Index weights = k_out * k_in;
         // Of an iteration: matrices as wide and as high as the subspace, and numbers by row and by column.
         const Index small = 16 * k_width * k_width + 4 * (k_out + k_in);
-        const Index tuned =
-            tune_passes > 0 ? 2 * (weights + k_out * k_groups) : 0; // target and codes, each way
-        const Index in = weights + moments * k_in * k_in + k_out * k_width * (moments - 1) + tuned;
-        const Index out = weights + 2 * k_out * k_groups + k_rank * (k_out + k_in) + tuned;
+        const Index in = (1 + turns) * weights + moments * k_in * k_in + k_out * k_width * (moments - 1);
+        const Index codes = codebook == "e8p" ? weights / 8 : weights;
+        const Index out = codes + turns * weights + 2 * k_out * k_groups + k_rank * (k_out + k_in);
         qInfo("in W, %lld bytes: %.2f in, %.2f out; with four iterations more %.2f and %.2f more",
               static_cast<long long>(bytes(weights)), share(two.uploaded_bytes), share(two.downloaded_bytes),
               share(six.uploaded_bytes - two.uploaded_bytes),
               share(six.downloaded_bytes - two.downloaded_bytes));
         QVERIFY(two.uploaded_bytes >= bytes(in) && two.uploaded_bytes <= bytes(in + 4 * small));
-        QVERIFY(two.downloaded_bytes >= bytes(weights) && two.downloaded_bytes <= bytes(out + 4 * small));
+        QVERIFY(two.downloaded_bytes >= bytes(codes) && two.downloaded_bytes <= bytes(out + 4 * small));
         QVERIFY(six.uploaded_bytes - two.uploaded_bytes <= bytes(4 * small));
         QVERIFY(six.downloaded_bytes - two.downloaded_bytes <= bytes(4 * small));
     }
 
 private:
-    TransferCounts count(const std::string& id, std::int64_t iterations, std::int64_t tune_passes) const
+    struct Job {
+        std::string method, codebook;
+        std::int64_t tune_passes;
+    };
+
+    TransferCounts count(const Job& job, std::int64_t iterations) const
     {
         auto backend = make_vulkan_backend(0);
         if (!backend)
             qFatal("%s", backend.error().sentence().c_str());
-        const Method& method = **require_method(id);
+        const Method& method = **require_method(job.method);
         auto parameters = Parameters::make(method.info(), {{"bits", std::int64_t{2}},
                                                            {"group", std::int64_t{64}},
                                                            {"rank", std::int64_t{k_rank}},
                                                            {"iterations", iterations},
                                                            {"early_stop", false},
-                                                           {"tune_passes", tune_passes}});
+                                                           {"codebook", job.codebook},
+                                                           {"tune_passes", job.tune_passes}});
         if (!parameters)
             qFatal("%s", parameters.error().sentence().c_str());
         LayerProblem problem;

@@ -2,7 +2,7 @@
 #include "app/cli/golden/handlers.h"
 
 #include "core/compute/grid_levels.h"
-#include "core/quantize/e8p.h"
+#include "core/compute/e8p.h"
 #include "core/quantize/quantized_matrix.h"
 
 #include <cmath>

@@ -102,7 +102,8 @@ Status check_ldlq(const GoldenCase& golden, Backend& backend, Verdict& verdict)
         return feedback.error();
     const Matrix weight = golden.single("W");
     const int bits = static_cast<int>(integer_parameter(golden, "bits", 2));
-    const E8Matrix rounded = feedback->round(weight, bits, silent_monitor());
+    const E8Matrix rounded =
+        to_host(feedback->round(backend.upload(weight), bits, backend, silent_monitor()), backend);
     Decomposition result;
     result.quantized = to_quantized(rounded, bits);
     verdict.tensor("Q", result.quantized.dequantize());

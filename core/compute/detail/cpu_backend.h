@@ -132,6 +132,11 @@ public:
     RoundedBuffers round_nearest(const Buffer& w, const GridBuffers& grid) override;
     RoundedBuffers round_with_feedback(const Buffer& w, const Buffer& feedback, const GridBuffers& grid,
                                        std::span<const Index> group_column) override;
+    RoundedBuffers tune_codes(const Buffer& w, const RoundedBuffers& start, const GridBuffers& grid,
+                              const Buffer& hessian, int passes) override;
+    LatticeBuffers round_lattice(const Buffer& w, const LatticeSweep& sweep) override;
+    LatticeBuffers tune_lattice(const Buffer& w, const LatticeBuffers& start,
+                                const LatticeDescent& descent) override;
 
     Buffer rms_norm(const Buffer& x, const Buffer& gain, double epsilon) override;
     Buffer layer_norm(const Buffer& x, const Buffer& gain, const Buffer& bias, double epsilon) override;

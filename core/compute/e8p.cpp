@@ -3,7 +3,7 @@
 // sum) × two shifts of ±¼. Patterns 0–226 are all |v| with ‖v‖² ≤ 10 in lexicographic order; 227–255 are 29
 // of squared norm 12, five 3/2 and three ½, whose positions the authors chose (methods-joint §1.4 lists
 // them).
-#include "core/quantize/e8p.h"
+#include "core/compute/e8p.h"
 
 #include "core/base/multiarch.h"
 #include "core/base/thread_pool.h"

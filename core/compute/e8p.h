@@ -57,7 +57,6 @@ struct E8Matrix {
     Matrix values;
     std::vector<std::uint16_t> codes; ///< rows × groups (two a group with 4 bits), row-major
     VectorD scales;                   ///< 1 or rows
-    double loss = 0.0; ///< of LatticeFeedback::round: tr((W−Q)·H·(W−Q)ᵀ), which the sweep measures by the way
 };
 /// bits: 2 or 4. scale_divisor divides the RMS (1.03 for Q, 1 for factors). A zero matrix or row has scale 1.
 E8Matrix e8p_round(const Matrix& w, int bits, double scale_divisor, bool per_row);

@@ -25,11 +25,22 @@ public:
     std::shared_ptr<DeviceRange> range;
 };
 
+/// A prepared weight in float16, two numbers a word, rows of whole words.
+class HalfStorage final : public BufferStorage {
+public:
+    HalfStorage(std::shared_ptr<DeviceRange> device_range, Index row_stride)
+        : range(std::move(device_range)), stride(row_stride)
+    {}
+    std::shared_ptr<DeviceRange> range;
+    Index stride; ///< numbers from one row to the next
+};
+
 /// A part of a row-major matrix in device memory, as a product sees it.
 struct Operand {
     std::shared_ptr<DeviceRange> range;
     Index first = 0;  ///< element at (0, 0)
     Index stride = 0; ///< elements from one row to the next
+    bool half = false; ///< float16: of b only
 };
 
 struct Product {
@@ -64,6 +75,8 @@ public:
     Buffer gather_columns(const Buffer& buffer, std::span<const Index> columns) override;
     Buffer gather_rows(const Buffer& buffer, std::span<const Index> rows) override;
 
+    Buffer prepare_weight(const Buffer& weight) override;
+    using Backend::prepare_weight;
     void gemm(double alpha, const Buffer& a, Transpose ta, const Buffer& b, Transpose tb, double beta,
               Buffer& c) override;
     void gram(double alpha, const Buffer& x, Transpose tx, double beta, Buffer& c) override;
@@ -232,6 +245,7 @@ private:
     Staging staging_;
     VkDeviceSize binding_limit_ = 0;
     Tiling tiling_{};
+    bool half_weights_ = false;
     std::uint32_t lanes_ = 128; ///< threads of a flat work group
     std::mutex cache_mutex_;
     std::map<std::pair<Index, bool>, std::shared_ptr<DeviceRange>> hadamard_bases_;

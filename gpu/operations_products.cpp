@@ -104,7 +104,10 @@ void VulkanBackend::product_tile(const Product& p, Index i0, Index j0, Index k0,
     const auto [c_first, c_count] = part_of(p.c, i0, rows, j0, cols);
     const float beta = k0 == 0 ? p.beta : 1.0F;
     const View a = view(p.a.range, a_first, a_count, Access::Read);
-    const View b = view(p.b.range, b_first, b_count, Access::Read);
+    View b = p.b.half ? view(p.b.range, b_first / 2, b_count / 2 + 1, Access::Read)
+                      : view(p.b.range, b_first, b_count, Access::Read);
+    if (p.b.half) // rows begin with a word and tiles with an even term
+        b.base *= 2;
     const View c = view(p.c.range, c_first, c_count, Access::ReadWrite);
     const GemmPush push{u32(rows),       u32(cols), u32(terms), u32(p.a.stride), u32(p.b.stride),
                         u32(p.c.stride), a.base,    b.base,     c.base,          transpose_flags(p.ta, p.tb),
@@ -113,12 +116,37 @@ void VulkanBackend::product_tile(const Product& p, Index i0, Index j0, Index k0,
     const std::array<std::uint32_t, 7> constants{t.x, t.y, t.x, t.y, t.micro, t.depth, 0};
     const std::array<Binding, 3> bindings{a.binding, b.binding, c.binding};
     recorder_->dispatch(
-        {Kernel::Gemm,
+        {p.b.half ? Kernel::GemmHalf : Kernel::Gemm,
          constants,
          bindings,
          std::as_bytes(std::span(&push, 1)),
          {tiles(cols, t.x * t.micro), tiles(rows, t.y * t.micro), 1},
          2.0 * static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(terms)});
+}
+
+/// Both sides within a binding, so that every product with it can be made here.
+Buffer VulkanBackend::prepare_weight(const Buffer& weight)
+{
+    const Index longest = std::max(weight.rows(), weight.cols());
+    if (!half_weights_ || !fits({&weight})
+        || static_cast<VkDeviceSize>(longest) * sizeof(float) > binding_limit_ - k_range_alignment)
+        return weight;
+    struct Push {
+        std::uint32_t count, cols, row_words, base_x, base_words;
+    };
+    const Index words = (weight.cols() + 1) / 2;
+    auto storage = std::make_shared<HalfStorage>(
+        new_range(static_cast<VkDeviceSize>(weight.rows() * words + 1) * sizeof(std::uint32_t)), 2 * words);
+    const double flops = k_element_flops * static_cast<double>(weight.cols());
+    for_rows(weight.rows(), weight.cols(), flops, [&](Index first, Index count) {
+        const View from = rows_view(weight, first, count, Access::Read);
+        const View to = view(storage->range, first * words, count * words, Access::Write);
+        const Index total = count * words;
+        run(Kernel::PackHalf, {}, {from.binding, to.binding},
+            Push{u32(total), u32(weight.cols()), u32(words), from.base, to.base}, flat_groups(total),
+            flops * static_cast<double>(count));
+    });
+    return {weight.rows(), weight.cols(), Precision::Float32, std::move(storage)};
 }
 
 void VulkanBackend::gemm(double alpha, const Buffer& a, Transpose ta, const Buffer& b, Transpose tb,
@@ -132,6 +160,20 @@ void VulkanBackend::gemm(double alpha, const Buffer& a, Transpose ta, const Buff
     require(a.precision() == b.precision()
                 && (a.precision() == c.precision() || a.precision() == Precision::Float32),
             "gemm", "precisions differ");
+    if (const auto* prepared = dynamic_cast<const HalfStorage*>(b.storage())) {
+        require(tb == Transpose::Yes && fits({&a, &c}), "gemm", "a prepared weight serves x·Wᵀ");
+        product({{range_of(a), 0, a.cols()},
+                 {prepared->range, 0, prepared->stride, true},
+                 {range_of(c), 0, c.cols()},
+                 ta,
+                 tb,
+                 m,
+                 n,
+                 k,
+                 static_cast<float>(alpha),
+                 static_cast<float>(beta)});
+        return;
+    }
     if (a.precision() != c.precision() || !fits({&a, &b, &c})) {
         HostFallbackBackend::gemm(alpha, a, ta, b, tb, beta, c);
         return;

@@ -35,6 +35,7 @@ VulkanBackend::VulkanBackend(std::shared_ptr<Device> device, const VulkanOptions
     if (options.binding_limit_bytes >= 4 * k_range_alignment)
         binding_limit_ = std::min<VkDeviceSize>(binding_limit_, options.binding_limit_bytes
                                                                     / k_range_alignment * k_range_alignment);
+    half_weights_ = options.half_weights;
     tiling_ = read_tiling(device_->physical()).value_or(default_tiling(device_->physical()));
     for (const Tiling& tiling : all_tilings()) {
         if (tiling.name() == options.tiling && tiling_fits(tiling, device_->physical()))
@@ -48,7 +49,10 @@ VulkanBackend::~VulkanBackend() = default;
 
 std::string VulkanBackend::name() const { return device_->physical().info.name; }
 
-std::string VulkanBackend::id() const { return fmt::format("vulkan:{}", device_->physical().info.index); }
+std::string VulkanBackend::id() const
+{
+    return fmt::format("vulkan:{}{}", device_->physical().info.index, half_weights_ ? ":half" : "");
+}
 
 bool VulkanBackend::supports(Op op) const
 {
@@ -262,18 +266,23 @@ Result<std::unique_ptr<Backend>> open_backend(const std::string& choice)
         return make_cpu_backend();
     if (choice == "cpu:bf16")
         return make_bfloat_cpu_backend();
-    if (choice == "vulkan")
-        return make_vulkan_backend(0);
-    if (choice.starts_with(k_prefix)) {
+    constexpr std::string_view k_half = ":half";
+    const bool half = choice.ends_with(k_half);
+    const std::string device = half ? choice.substr(0, choice.size() - k_half.size()) : choice;
+    const VulkanOptions options{.half_weights = half};
+    if (device == "vulkan")
+        return make_vulkan_backend(0, options);
+    if (device.starts_with(k_prefix)) {
         int index = -1;
-        const char* begin = choice.data() + k_prefix.size();
-        const char* end = choice.data() + choice.size();
+        const char* begin = device.data() + k_prefix.size();
+        const char* end = device.data() + device.size();
         const auto parsed = std::from_chars(begin, end, index);
         if (begin != end && parsed.ptr == end && index >= 0 && parsed.ec == std::errc{})
-            return make_vulkan_backend(index);
+            return make_vulkan_backend(index, options);
     }
     return usage_error(fmt::format("\"{}\" is not a compute device", choice), "--backend",
-                       "Use auto, cpu, cpu:bf16, vulkan or vulkan:INDEX (rankscope-cli devices lists them)");
+                       "Use auto, cpu, cpu:bf16, vulkan or vulkan:INDEX (rankscope-cli devices lists them), with :half for "
+                       "rounded products");
 }
 
 } // namespace rankscope

@@ -41,6 +41,9 @@ struct VulkanOptions {
     bool force_staging = false;
     std::uint64_t binding_limit_bytes = 0;
     std::string tiling{}; ///< of products, by name (empty: the fastest, if that was measured)
+    /// Products with prepared weights (the forward pass) take both factors in float16, sums stay float32. A backend of
+    /// its own name, "vulkan:0:half", never a default.
+    bool half_weights = false;
     std::uint64_t memory_limit_bytes = 0; ///< allocate at most so much (0: what the device has room for)
 };
 
@@ -104,7 +107,8 @@ std::vector<std::string> product_tilings();
 /// require none.
 std::vector<std::string> validation_messages();
 
-/// `auto` (a hardware Vulkan device if there is one, else the CPU), `cpu`, `vulkan`, `vulkan:INDEX`. When
+/// `auto` (a hardware Vulkan device if there is one, else the CPU), `cpu`, `cpu:bf16`, `vulkan`, `vulkan:INDEX`, and both of
+/// these with `:half`. When
 /// `auto` finds no Vulkan at all that is logged once, as a sentence. Errors: Usage (other text), NoDevice.
 Result<std::unique_ptr<Backend>> open_backend(const std::string& choice);
 

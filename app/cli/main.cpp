@@ -63,7 +63,7 @@ void add_global_options(Program& program)
         ->group(group);
     app.add_option(
            "--backend", global.backend,
-           "auto, cpu, cpu:bf16 or vulkan[:INDEX]; auto takes a hardware Vulkan device if there is one, else the CPU")
+           "auto, cpu, cpu:bf16 or vulkan[:INDEX][:half]; auto takes a hardware Vulkan device if there is one, else the CPU")
         ->type_name("DEVICE")
         ->group(group);
     app.add_option("--memory", global.memory,

@@ -29,7 +29,7 @@ void declare(QCommandLineParser& parser)
     option({QStringLiteral("run")}, "run the plan as soon as the checkpoint is calibrated");
     option({QStringLiteral("theme")}, "light, dark or system", "THEME");
     option({QStringLiteral("workdir")}, "where calibrations and runs go (default: the user's cache)", "DIR");
-    option({QStringLiteral("backend")}, "auto, cpu, cpu:bf16, vulkan or vulkan:INDEX (default auto)", "B");
+    option({QStringLiteral("backend")}, "auto, cpu, cpu:bf16, vulkan or vulkan:INDEX, the last two also with :half (default auto)", "B");
     option({QStringLiteral("view")}, "show this first: a view of --render, or plan, results, jobs", "VIEW");
     option({QStringLiteral("screenshot")}, "write the window as PNG when all jobs are done, then end",
            "FILE");

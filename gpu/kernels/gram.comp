@@ -21,6 +21,9 @@ layout(push_constant) uniform Push
 
 layout(constant_id = 6) const bool PAIR = false;
 
+float a_at(uint i) { return a[i]; }
+float b_at(uint i) { return b[i]; }
+
 #include "common/product.glsl"
 #include "common/two_float.glsl"
 

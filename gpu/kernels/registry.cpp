@@ -56,6 +56,8 @@ constexpr std::array<KernelInfo, k_count> k_kernels{{
     {"descend_codes", k_descend_codes_words, 4, Rate::Arithmetic},
     {"lattice_feedback", k_lattice_feedback_words, 4, Rate::Arithmetic},
     {"lattice_descent", k_lattice_descent_words, 4, Rate::Arithmetic},
+    {"gemm_half", k_gemm_half_words, 3, Rate::Arithmetic},
+    {"pack_half", k_pack_half_words, 2, Rate::Memory},
 }};
 
 } // namespace

@@ -50,6 +50,8 @@ enum class Kernel : std::uint8_t {
     DescendCodes,
     LatticeFeedback,
     LatticeDescent,
+    GemmHalf,
+    PackHalf,
     Count,
 };
 

@@ -7,6 +7,8 @@
 #include "tests/support/numbers.h"
 #include "tests/support/test_paths.h"
 
+#include <array>
+
 using namespace rankscope;
 using namespace rankscope::test;
 
@@ -78,6 +80,34 @@ private Q_SLOTS:
             QVERIFY2(error <= item.tolerance, qPrintable(QString::fromStdString(item.name)));
         }
         QVERIFY(checked > 30);
+    }
+
+    void products_with_half_weights_are_an_option()
+    {
+        const auto plain = open({.validation = true});
+        const Buffer same = plain->upload(random_floats(5, 4, 1));
+        QVERIFY(plain->prepare_weight(same).storage() == same.storage());
+        const auto backend = open({.validation = true, .binding_limit_bytes = 70'000, .half_weights = true});
+        QCOMPARE(backend->id(), std::string("vulkan:0:half"));
+        const auto product = [&](const Matrix& x, const Matrix& w) {
+            const Buffer weight = backend->prepare_weight(backend->upload(w));
+            return backend->download(
+                backend->multiply(backend->upload(x), Transpose::No, weight, Transpose::Yes));
+        };
+        for (const auto& [tokens, out, in] :
+             {std::array<Index, 3>{1, 1, 1}, {19, 65, 37}, {70, 131, 258}, {33, 300, 1031}}) {
+            const Matrix x = random_floats(tokens, in, 2);
+            const Matrix w = random_floats(out, in, 3);
+            const MatrixD exact = x.cast<double>() * w.cast<double>().transpose();
+            const double error = relative_difference(product(x, w), exact);
+            QVERIFY2(error < 1.5e-3 && (in == 1 || error > 1e-5), qPrintable(QString::number(error)));
+            // Whole numbers have no more than eleven bits: only the sums could be off.
+            const Matrix whole_x = (8.0F * x).array().round();
+            const Matrix whole_w = (8.0F * w).array().round();
+            QVERIFY(product(whole_x, whole_w) == Matrix(whole_x * whole_w.transpose()));
+        }
+        const Matrix large = Matrix::Constant(3, 5, 1e6F); // beyond float16: its largest number
+        QVERIFY(product(Matrix::Ones(2, 5), large) == Matrix(Matrix::Constant(2, 3, 5.0F * 65504.0F)));
     }
 
     void self_test_fails_on_wrong_numbers()

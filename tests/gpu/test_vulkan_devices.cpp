@@ -45,6 +45,8 @@ private Q_SLOTS:
         QVERIFY((*backend)->supports(Op::Gemm));
         QVERIFY(!(*backend)->supports(Op::Cholesky));
         QCOMPARE((*open_backend("vulkan:0"))->id(), std::string("vulkan:0"));
+        QCOMPARE((*open_backend("vulkan:half"))->id(), std::string("vulkan:0:half"));
+        QCOMPARE((*open_backend("vulkan:0:half"))->id(), std::string("vulkan:0:half"));
     }
 
     void any_machine_knows_the_cpu() { QCOMPARE((*open_backend("cpu"))->id(), std::string("cpu")); }
@@ -67,7 +69,7 @@ private Q_SLOTS:
     {
         QTest::addColumn<QString>("choice");
         for (const char* choice :
-             {"", "gpu", "CPU", "vulkan:", "vulkan:-1", "vulkan:x", "vulkan:0x", "vulkan:99999999999"})
+             {"", "gpu", "CPU", "vulkan:", "vulkan:-1", "vulkan:x", "vulkan:0x", "cpu:half", ":half", "vulkan::half", "vulkan:99999999999"})
             QTest::newRow(qPrintable(QStringLiteral("'%1'").arg(choice))) << QString(choice);
     }
     void any_machine_refuses_other_texts()

@@ -175,7 +175,7 @@ int main(int argc, char** argv)
     CLI::App app("Runs the known answers of a folder (NAME.json + NAME.safetensors) and compares.",
                  "rankscope-golden");
     app.add_option("DIR", options.folder, "Folder with the cases")->required();
-    app.add_option("--backend", options.backend, "auto, cpu, cpu:bf16, vulkan or vulkan:INDEX")->capture_default_str();
+    app.add_option("--backend", options.backend, "auto, cpu, cpu:bf16, vulkan or vulkan:INDEX[:half]")->capture_default_str();
     app.add_option("--filter", options.filter,
                    "Only cases whose name matches one of these patterns, comma-separated");
     app.add_flag("--json", options.json, "Print one JSON document");

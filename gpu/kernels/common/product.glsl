@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // One work group computes a tile of op(a)·op(b): THREADS_Y·MICRO rows × THREADS_X·MICRO columns, DEPTH terms at a time
-// through shared memory, MICRO × MICRO results a thread. The includer declares a[] and b[] and the push constants
+// through shared memory, MICRO × MICRO results a thread. The includer declares a_at, b_at and the push constants
 // m, n, k_end, lda, ldb, base_a, base_b and flags (1: a transposed, 2: b transposed).
 layout(local_size_x_id = 0, local_size_y_id = 1) in;
 layout(constant_id = 2) const uint THREADS_X = 16;
@@ -28,7 +28,7 @@ void load_tiles(uint row0, uint col0, uint k0)
         const uint k = k0 + d;
         float value = 0.0;
         if (row < p.m && k < p.k_end)
-            value = a[p.base_a + (ta ? k * p.lda + row : row * p.lda + k)];
+            value = a_at(p.base_a + (ta ? k * p.lda + row : row * p.lda + k));
         tile_a[d * (TILE_M + 1) + r] = value;
     }
     for (uint e = gl_LocalInvocationIndex; e < TILE_N * DEPTH; e += threads) {
@@ -38,7 +38,7 @@ void load_tiles(uint row0, uint col0, uint k0)
         const uint k = k0 + d;
         float value = 0.0;
         if (col < p.n && k < p.k_end)
-            value = b[p.base_b + (tb ? col * p.ldb + k : k * p.ldb + col)];
+            value = b_at(p.base_b + (tb ? col * p.ldb + k : k * p.ldb + col));
         tile_b[d * (TILE_N + 1) + c] = value;
     }
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/plan/layer_parts.h"
 
+#include "core/tensor/row_tiles.h"
+
 #include <algorithm>
 #include <cmath>
 
@@ -40,19 +42,36 @@ RoundingInput of_decomposition(const Matrix& weight, const Decomposition& decomp
     return input;
 }
 
+/// Fits the grid tile by tile, so that no second copy of the weight is made: body(first row, tile, fitted).
+/// Rows do not share scales but where the whole matrix has one; then there is one tile.
+template <class Body>
+void each_fitted_tile(const Matrix& weight, const ScalarGrid& grid, Backend& backend, const Body& body)
+{
+    const auto fit = [&](Index first, Index last) {
+        const Buffer tile = backend.upload(weight.middleRows(first, last - first));
+        body(first, tile, backend.fit_grid(tile, grid));
+    };
+    if (grid.group < 0)
+        fit(0, weight.rows());
+    else
+        each_row_tile(0, weight.rows(), [&](std::size_t, Index first, Index last) { fit(first, last); });
+}
+
 RoundingInput of_plan(const Matrix& weight, const ScalarGrid& grid, const LayerHistogramOptions& options,
                       Backend& backend)
 {
     RoundingInput input;
-    Buffer rounded = backend.upload(weight);
-    if (options.rotated) {
-        rounded = Incoherence::random(weight.rows(), weight.cols(), 0, options.name).weight(rounded, backend);
-        input.rotated = backend.download(rounded);
-    }
-    const GridBuffers fitted = backend.fit_grid(rounded, grid);
-    input.grid.grid = fitted.grid;
-    input.grid.scales = backend.download(fitted.scales);
-    input.grid.zeros = backend.download(fitted.zeros);
+    if (options.rotated)
+        input.rotated = backend.download(Incoherence::random(weight.rows(), weight.cols(), 0, options.name)
+                                             .weight(backend.upload(weight), backend));
+    const Matrix& rounded = options.rotated ? input.rotated : weight;
+    input.grid.grid = grid;
+    input.grid.scales.resize(weight.rows(), grid.groups(weight.cols()));
+    input.grid.zeros.resize(weight.rows(), grid.groups(weight.cols()));
+    each_fitted_tile(rounded, grid, backend, [&](Index first, const Buffer& tile, const GridBuffers& fitted) {
+        input.grid.scales.middleRows(first, tile.rows()) = backend.download(fitted.scales);
+        input.grid.zeros.middleRows(first, tile.rows()) = backend.download(fitted.zeros);
+    });
     return input;
 }
 
@@ -97,12 +116,22 @@ Result<LayerParts> layer_parts(const Matrix& weight, const Decomposition& decomp
     return parts;
 }
 
-LayerParts planned_parts(const Matrix& weight, const ScalarGrid& grid, Backend& backend)
+LayerParts planned_parts(Matrix weight, const ScalarGrid& grid, Backend& backend)
 {
-    const Buffer w = backend.upload(weight);
-    LayerParts parts{
-        weight, backend.download(backend.round_nearest(w, backend.fit_grid(w, grid)).values), {}, {}};
-    parts.residual = parts.weight - parts.quantized;
+    LayerParts parts{std::move(weight), {}, {}, {}};
+    parts.quantized.resize(parts.weight.rows(), parts.weight.cols());
+    parts.residual.resize(parts.weight.rows(), parts.weight.cols());
+    each_fitted_tile(parts.weight, grid, backend,
+                     [&](Index first, const Buffer& tile, const GridBuffers& fitted) {
+                         const Buffer values = backend.round_nearest(tile, fitted).values;
+                         auto quantized = parts.quantized.middleRows(first, tile.rows());
+                         if (const Matrix* here = backend.host_matrix(values))
+                             quantized = *here;
+                         else
+                             quantized = backend.download(values);
+                         parts.residual.middleRows(first, tile.rows()) =
+                             parts.weight.middleRows(first, tile.rows()) - quantized;
+                     });
     return parts;
 }
 
@@ -134,8 +163,8 @@ Result<LayerHistogram> layer_histogram(const Matrix& weight, const Decomposition
     if (input.remainder.size() > 0)
         inputs.push_back({Series::Remainder, {input.remainder, input.grid, options.choice, options.unit}});
     ValueRange range = value_range(inputs.front().second);
-    for (const auto& [series, values] : inputs) {
-        const ValueRange own = value_range(values);
+    for (std::size_t i = 1; i < inputs.size(); ++i) {
+        const ValueRange own = value_range(inputs[i].second);
         range = {std::min(range.low, own.low), std::max(range.high, own.high)};
     }
     const int bins = options.bins > 0 ? options.bins : fitting_bins(weight, options.choice, result);

@@ -23,7 +23,7 @@ struct LayerParts {
 /// The parts that a method left. Errors: BadInput when the shapes differ.
 Result<LayerParts> layer_parts(const Matrix& weight, const Decomposition& decomposition, Backend& backend);
 /// Before there is a run: Q is nearest rounding to `grid`.
-LayerParts planned_parts(const Matrix& weight, const ScalarGrid& grid, Backend& backend);
+LayerParts planned_parts(Matrix weight, const ScalarGrid& grid, Backend& backend);
 
 /// Values for the Histogram view: the weight, what of it a method hands to the grid, and the grid.
 struct LayerHistogram {

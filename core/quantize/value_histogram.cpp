@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "core/quantize/value_histogram.h"
 
+#include "core/base/multiarch.h"
 #include "core/compute/grid_levels.h"
 #include "core/tensor/row_tiles.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -148,6 +150,39 @@ struct Losses {
     std::uint64_t clipped = 0;
 };
 
+RANKSCOPE_INLINE bool is_number(float value)
+{
+    return std::abs(value) <= std::numeric_limits<float>::max(); // false for NaN
+}
+
+/// Adds the values of one group.
+RANKSCOPE_MULTIARCH
+void count_losses(const float* values, Index count, const Borders& borders, Losses& sum)
+{
+    const double low = borders.clip_low;
+    const double high = borders.clip_high;
+    constexpr double k_infinite = std::numeric_limits<double>::infinity();
+    const double dead_low = borders.has_dead_zone ? borders.dead_low : k_infinite;
+    const double dead_high = borders.has_dead_zone ? borders.dead_high : -k_infinite;
+    std::uint32_t numbers = 0; // a row has fewer columns than that holds
+    std::uint32_t clipped = 0;
+    std::uint32_t zeroed = 0;
+    for (Index i = 0; i < count; ++i) {
+        const std::uint32_t number = is_number(values[i]) ? 1U : 0U;
+        const double value = values[i];
+        const std::uint32_t below = value < low ? 1U : 0U;
+        const std::uint32_t above = value > high ? 1U : 0U;
+        const std::uint32_t from = value >= dead_low ? 1U : 0U;
+        const std::uint32_t to = value <= dead_high ? 1U : 0U;
+        numbers += number;
+        clipped += number & (below | above);
+        zeroed += number & from & to;
+    }
+    sum.values += numbers;
+    sum.clipped += clipped;
+    sum.zeroed += zeroed;
+}
+
 Losses losses_of(const HistogramInput& input, const Chosen& chosen)
 {
     std::vector<Losses> parts(row_tile_count(chosen.rows()));
@@ -156,15 +191,9 @@ Losses losses_of(const HistogramInput& input, const Chosen& chosen)
         for (Index row = first; row < last; ++row) {
             for (Index group = chosen.first_group; group < chosen.last_group; ++group) {
                 const Borders fit = borders_of(codes_of(input.grid, row, group));
-                for (Index j = chosen.first_column(group); j < chosen.last_column(group); ++j) {
-                    const double value = input.values(row, j);
-                    if (!std::isfinite(value))
-                        continue;
-                    ++part.values;
-                    part.clipped += value < fit.clip_low || value > fit.clip_high ? 1 : 0;
-                    part.zeroed +=
-                        fit.has_dead_zone && value >= fit.dead_low && value <= fit.dead_high ? 1 : 0;
-                }
+                const Index begin = chosen.first_column(group);
+                count_losses(input.values.row(row).data() + begin, chosen.last_column(group) - begin, fit,
+                             part);
             }
         }
     });
@@ -186,48 +215,182 @@ bool alike_zeros(const QuantizedMatrix& matrix, const Chosen& chosen)
     return (block.array() == block(0, 0)).all();
 }
 
-/// What a tile of rows adds to a histogram.
-struct Part {
-    std::vector<std::uint64_t> counts;
-    std::uint64_t values = 0;
-    std::uint64_t not_finite = 0;
-    double minimum = std::numeric_limits<double>::infinity();
-    double maximum = -std::numeric_limits<double>::infinity();
-    double squares = 0.0;
-};
-
-/// Calls body with every chosen value of these rows, in the histogram's unit.
-template <class Body>
-void each_value(const HistogramInput& input, const Chosen& chosen, Index first, Index last, const Body& body)
+/// Of a choice's groups all columns.
+Index values_in(const Chosen& chosen)
 {
+    return chosen.count() == 0
+               ? 0
+               : chosen.rows()
+                     * (chosen.last_column(chosen.last_group - 1) - chosen.first_column(chosen.first_group));
+}
+
+/// Calls body(values, count, unit) with the chosen values of these rows, stretch by stretch of one unit.
+template <class Body>
+void each_stretch(const HistogramInput& input, const Chosen& chosen, Index first, Index last,
+                  const Body& body)
+{
+    if (chosen.count() == 0)
+        return;
     for (Index row = first; row < last; ++row) {
+        const float* values = input.values.row(row).data();
+        if (input.unit == ValueUnit::Plain) { // the groups of a row are beside each other
+            const Index begin = chosen.first_column(chosen.first_group);
+            body(values + begin, chosen.last_column(chosen.last_group - 1) - begin, ToUnit{});
+            continue;
+        }
         for (Index group = chosen.first_group; group < chosen.last_group; ++group) {
-            const ToUnit unit = unit_of(input, row, group);
-            for (Index j = chosen.first_column(group); j < chosen.last_column(group); ++j)
-                body(unit(static_cast<double>(input.values(row, j))));
+            const Index begin = chosen.first_column(group);
+            body(values + begin, chosen.last_column(group) - begin, unit_of(input, row, group));
         }
     }
 }
+
+constexpr Index k_lanes = 16;
+
+/// Widens low_high[0] … low_high[1] to hold the finite values.
+RANKSCOPE_MULTIARCH
+void widen(const float* values, Index count, float* low_high)
+{
+    constexpr float k_infinite = std::numeric_limits<float>::infinity();
+    float low[k_lanes];
+    float high[k_lanes];
+    std::fill(low, low + k_lanes, k_infinite);
+    std::fill(high, high + k_lanes, -k_infinite);
+    const Index whole = count - count % k_lanes;
+    for (Index first = 0; first < whole; first += k_lanes) {
+        for (Index lane = 0; lane < k_lanes; ++lane) {
+            const float value = values[first + lane];
+            const float above = is_number(value) ? value : k_infinite;
+            const float below = is_number(value) ? value : -k_infinite;
+            low[lane] = above < low[lane] ? above : low[lane];
+            high[lane] = below > high[lane] ? below : high[lane];
+        }
+    }
+    for (Index i = whole; i < count; ++i) {
+        if (!is_number(values[i]))
+            continue;
+        low[0] = std::min(low[0], values[i]);
+        high[0] = std::max(high[0], values[i]);
+    }
+    for (Index lane = 0; lane < k_lanes; ++lane) {
+        low_high[0] = std::min(low_high[0], low[lane]);
+        low_high[1] = std::max(low_high[1], high[lane]);
+    }
+}
+
+void widen(ValueRange& range, const float* values, Index count, const ToUnit& unit)
+{
+    float ends[2] = {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()};
+    widen(values, count, ends);
+    if (!(ends[0] <= ends[1]))
+        return;
+    for (const double end : {unit(ends[0]), unit(ends[1])}) { // scales may be negative
+        range.low = std::min(range.low, end);
+        range.high = std::max(range.high, end);
+    }
+}
+
+constexpr ValueRange k_nothing{std::numeric_limits<double>::infinity(),
+                               -std::numeric_limits<double>::infinity()};
+
+/// Where values are counted: bins over [low, high] and, behind them, one for all others.
+struct Bins {
+    double low = 0.0;
+    double high = 0.0;
+    double per_value = 0.0;
+    int count = 0;
+};
+
+/// What of a tile is summed beside the counts.
+struct Sums {
+    std::uint64_t values = 0;
+    double squares = 0.0;
+};
+
+/// The bin of each of at most k_chunk values; the finite ones are summed. Kept apart from the counting, this
+/// becomes vector code.
+constexpr Index k_chunk = 256;
+RANKSCOPE_MULTIARCH
+void find_bins(const float* __restrict values, Index count, double factor, double offset, const Bins& bins,
+               std::int32_t* __restrict places, Sums& sums)
+{
+    const double low = bins.low;
+    const double high = bins.high;
+    const double per_value = bins.per_value;
+    const double last = bins.count - 1;
+    const double outside = bins.count;
+    double squares[k_chunk];
+    std::uint32_t numbers = 0;
+    for (Index i = 0; i < count; ++i) {
+        const bool number = is_number(values[i]);
+        const double value = number ? static_cast<double>(values[i]) * factor + offset : 0.0;
+        const double raw = (value - low) * per_value;
+        const double place = raw < last ? raw : last;
+        const bool counted = (number & (value >= low)) & (value <= high);
+        places[i] = static_cast<std::int32_t>(counted ? place : outside);
+        squares[i] = value * value;
+        numbers += number ? 1U : 0U;
+    }
+    sums.values += numbers;
+    double lanes[k_lanes] = {};
+    const Index whole = count - count % k_lanes;
+    for (Index first = 0; first < whole; first += k_lanes)
+        for (Index lane = 0; lane < k_lanes; ++lane)
+            lanes[lane] += squares[first + lane];
+    for (Index i = whole; i < count; ++i)
+        lanes[i - whole] += squares[i];
+    for (const double lane : lanes)
+        sums.squares += lane;
+}
+
+/// Counts in several tables at once: neighbors that fall into one bin need not wait for each other.
+class BinCounter {
+public:
+    explicit BinCounter(const Bins& bins) : bins_(bins)
+    {
+        for (std::vector<std::uint32_t>& table : tables_)
+            table.assign(static_cast<std::size_t>(bins.count) + 1, 0);
+    }
+    void add(const float* values, Index count, const ToUnit& unit, Sums& sums)
+    {
+        std::int32_t places[k_chunk];
+        for (Index first = 0; first < count; first += k_chunk) {
+            const Index here = std::min(k_chunk, count - first);
+            find_bins(values + first, here, unit.factor, unit.offset, bins_, places, sums);
+            for (Index i = 0; i < here; ++i)
+                ++tables_[static_cast<std::size_t>(i % 4)][static_cast<std::size_t>(places[i])];
+        }
+    }
+    std::vector<std::uint64_t> counts() const
+    {
+        std::vector<std::uint64_t> sum(static_cast<std::size_t>(bins_.count), 0);
+        for (const std::vector<std::uint32_t>& table : tables_)
+            for (std::size_t bin = 0; bin < sum.size(); ++bin)
+                sum[bin] += table[bin];
+        return sum;
+    }
+
+private:
+    Bins bins_;
+    std::array<std::vector<std::uint32_t>, 4> tables_;
+};
 
 } // namespace
 
 ValueRange value_range(const HistogramInput& input)
 {
     const Chosen chosen = chosen_groups(input);
-    std::vector<Part> parts(row_tile_count(chosen.rows()));
+    std::vector<ValueRange> parts(row_tile_count(chosen.rows()), k_nothing);
     each_row_tile(chosen.first_row, chosen.last_row, [&](std::size_t tile, Index first, Index last) {
-        Part& part = parts[tile];
-        each_value(input, chosen, first, last, [&part](double value) {
-            if (!std::isfinite(value))
-                return;
-            part.minimum = std::min(part.minimum, value);
-            part.maximum = std::max(part.maximum, value);
-        });
+        each_stretch(input, chosen, first, last,
+                     [&part = parts[tile]](const float* values, Index count, const ToUnit& unit) {
+                         widen(part, values, count, unit);
+                     });
     });
-    ValueRange range{std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()};
-    for (const Part& part : parts) {
-        range.low = std::min(range.low, part.minimum);
-        range.high = std::max(range.high, part.maximum);
+    ValueRange range = k_nothing;
+    for (const ValueRange& part : parts) {
+        range.low = std::min(range.low, part.low);
+        range.high = std::max(range.high, part.high);
     }
     return range.low <= range.high ? range : ValueRange{};
 }
@@ -244,43 +407,38 @@ ValueHistogram value_histogram(const HistogramInput& input, const ValueRange& ra
         bins = 1;
     }
     const Chosen chosen = chosen_groups(input);
+    const Bins all{result.low, result.high, bins / (result.high - result.low), bins};
+    struct Part {
+        std::vector<std::uint64_t> counts;
+        Sums sums;
+        ValueRange ends = k_nothing;
+    };
     std::vector<Part> parts(row_tile_count(chosen.rows()));
-    const double per_value = bins / (result.high - result.low);
     each_row_tile(chosen.first_row, chosen.last_row, [&](std::size_t tile, Index first, Index last) {
-        Part& part = parts[tile];
-        part.counts.resize(static_cast<std::size_t>(bins));
-        each_value(input, chosen, first, last, [&](double value) {
-            if (!std::isfinite(value)) {
-                ++part.not_finite;
-                return;
-            }
-            ++part.values;
-            part.squares += value * value;
-            part.minimum = std::min(part.minimum, value);
-            part.maximum = std::max(part.maximum, value);
-            if (value < result.low || value > result.high)
-                return;
-            const int bin = std::min(static_cast<int>((value - result.low) * per_value), bins - 1);
-            ++part.counts[static_cast<std::size_t>(bin)];
+        BinCounter counter(all);
+        each_stretch(input, chosen, first, last, [&](const float* values, Index count, const ToUnit& unit) {
+            counter.add(values, count, unit, parts[tile].sums);
+            widen(parts[tile].ends, values, count, unit);
         });
+        parts[tile].counts = counter.counts();
     });
     result.counts.assign(static_cast<std::size_t>(bins), 0);
-    double squares = 0.0;
-    double least = std::numeric_limits<double>::infinity();
-    double most = -least;
+    Sums sums;
+    ValueRange ends = k_nothing;
     for (const Part& part : parts) {
         for (std::size_t bin = 0; bin < part.counts.size(); ++bin)
             result.counts[bin] += part.counts[bin];
-        result.values += part.values;
-        result.not_finite += part.not_finite;
-        squares += part.squares;
-        least = std::min(least, part.minimum);
-        most = std::max(most, part.maximum);
+        sums.values += part.sums.values;
+        sums.squares += part.sums.squares;
+        ends.low = std::min(ends.low, part.ends.low);
+        ends.high = std::max(ends.high, part.ends.high);
     }
+    result.values = sums.values;
+    result.not_finite = static_cast<std::uint64_t>(values_in(chosen)) - sums.values;
     if (result.values > 0) {
-        result.minimum = least;
-        result.maximum = most;
-        result.rms = std::sqrt(squares / static_cast<double>(result.values));
+        result.minimum = ends.low;
+        result.maximum = ends.high;
+        result.rms = std::sqrt(sums.squares / static_cast<double>(result.values));
     }
     return result;
 }

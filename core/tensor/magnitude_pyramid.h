@@ -29,7 +29,7 @@ public:
     std::uint64_t not_finite() const { return not_finite_; }
 
 private:
-    void measure();
+    void build();
 
     std::vector<Matrix> levels_;
     double largest_ = 0.0;

@@ -94,6 +94,28 @@ private Q_SLOTS:
         }
     }
 
+    /// Rows are rounded in tiles; each kind of grid gives what it gives as a whole.
+    void planned_parts_do_not_depend_on_tiles()
+    {
+        const auto backend = make_cpu_backend();
+        const Matrix weight = sample_layer({131, 512, 300, 2}, 5).weight;
+        for (const ScalarGrid& grid :
+             {grid_with(3, 32), grid_with(2, 0), grid_with(4, -1), grid_with(4, 32, GridLevels::Kquant),
+              grid_with(4, 64, GridLevels::NormalFloat, true)}) {
+            const LayerParts parts = planned_parts(weight, grid, *backend);
+            const QuantizedMatrix whole = rounded(weight, grid, *backend);
+            QVERIFY(parts.weight == weight);
+            QVERIFY2(parts.quantized == whole.dequantize(), qPrintable(QString::number(grid.group)));
+            QVERIFY(parts.residual == Matrix(weight - parts.quantized));
+            const auto histogram = layer_histogram(weight, nullptr, grid, {}, *backend, silent_monitor());
+            QVERIFY(histogram.has_value());
+            const GridFit fit = grid_fit({weight, whole, {}, ValueUnit::Plain});
+            QCOMPARE(histogram->fit.scale, fit.scale);
+            QCOMPARE(histogram->fit.zeroed, fit.zeroed);
+            QCOMPARE(histogram->fit.clipped, fit.clipped);
+        }
+    }
+
     void shares_are_those_of_rounding_data()
     {
         QTest::addColumn<int>("bits");

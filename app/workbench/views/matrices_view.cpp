@@ -47,15 +47,16 @@ public:
 protected:
     Result<LayerMatrices> read(const ViewRequest& request, Backend& backend, Monitor& monitor) const override
     {
-        const auto weight = request.side.weight(request.layer);
+        auto weight = request.side.weight(request.layer);
         if (!weight)
             return weight.error();
         monitor.throw_if_cancelled();
         const auto decomposition = request.side.decomposition(request.layer);
         if (!decomposition)
             return decomposition.error();
-        auto parts = *decomposition ? layer_parts(*weight, **decomposition, backend)
-                                    : Result<LayerParts>(planned_parts(*weight, request.grid, backend));
+        auto parts = *decomposition
+                         ? layer_parts(*weight, **decomposition, backend)
+                         : Result<LayerParts>(planned_parts(std::move(*weight), request.grid, backend));
         if (!parts)
             return parts.error();
         LayerMatrices matrices;

@@ -217,9 +217,6 @@ Result<GridAndRank> planned(const LaunchOptions& options, const ViewSide& side, 
 Status drawOther(const LaunchOptions& options, const View& view, const ViewRequest& first,
                  const Picture& picture, PlotView& plot)
 {
-    if (!view.compares())
-        return usage_error("This view draws one checkpoint at a time", toStd(view.info().id),
-                           "Leave out --compare");
     const auto side = openOtherSide(options.compare, *first.side.model, first.side.calibration);
     if (!side)
         return side.error();

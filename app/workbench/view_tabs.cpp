@@ -4,6 +4,7 @@
 #include "app/workbench/plan_presets.h"
 #include "app/workbench/text.h"
 #include "app/workbench/theme.h"
+#include "core/base/byte_size.h"
 #include "core/plan/layer_plan.h"
 
 #include <QEvent>
@@ -17,12 +18,20 @@ namespace rankscope {
 
 namespace {
 
+constexpr std::uint64_t k_most_kept = std::uint64_t{1} << 30;
+constexpr std::uint64_t k_kept_share = 8; ///< of the memory that is free at start: one part
+
 /// Pictures feeds these: their data also belongs to the plan, the inspector and the tree.
 bool fedByPictures(const QString& id)
 {
     static const QStringList ids = {QStringLiteral("overview"), QStringLiteral("channels"),
                                     QStringLiteral("spectrum")};
     return ids.contains(id);
+}
+
+const LinearLayer* firstLayer(const Model* model)
+{
+    return model && !model->linears().empty() ? &model->linears().front() : nullptr;
 }
 
 /// As a POSIX shell reads it back.
@@ -47,6 +56,7 @@ bool runHolds(const Run& run, const QString& layer)
 ViewTabs::ViewTabs(Session& session, JobRunner& runner, std::shared_ptr<Device> device, QWidget* parent)
     : QTabWidget(parent), session_(session), device_(std::move(device)), latest_(runner)
 {
+    known_.setMaxCost(static_cast<qsizetype>(std::min(k_most_kept, available_memory_bytes() / k_kept_share)));
     setObjectName(QStringLiteral("views"));
     setAccessibleName(QStringLiteral("Views"));
     setDocumentMode(true);
@@ -66,8 +76,11 @@ ViewTabs::ViewTabs(Session& session, JobRunner& runner, std::shared_ptr<Device> 
             page.other_shown.clear();
             page.picture.reset();
         }
+        known_.clear();
         refresh();
     });
+    for (const auto change : {&Session::runChanged, &Session::comparisonChanged})
+        connect(&session_, change, this, &ViewTabs::forget); // before refresh()
     for (const auto change : {&Session::calibrationChanged, &Session::planChanged, &Session::runChanged,
                               &Session::comparisonChanged})
         connect(&session_, change, this, &ViewTabs::refresh);
@@ -122,9 +135,10 @@ void ViewTabs::refresh()
 
 QString ViewTabs::keyOf(const Page& page) const
 {
+    const bool whole = !page.view->info().of_layer;
     const QString layer = session_.selection().layer;
-    QString key = session_.spectrumKey(layer); // layer, grid, calibration
-    if (session_.run())
+    QString key = whole ? QString() : session_.spectrumKey(layer); // layer, grid, calibration
+    if (session_.run() && !whole)
         key += QLatin1Char('|') + pathText(session_.run()->path())
                + QString::number(runHolds(*session_.run(), layer) ? 1 : 0);
     const QJsonObject options = QJsonObject::fromVariantMap(page.plot->options());
@@ -166,8 +180,14 @@ void ViewTabs::feed(Page& page)
         return;
     page.shown = key;
     page.picture.reset();
-    page.plot->setBusy(true);
     const ViewRequest request = requestFor(page, *layer);
+    const QString kept = id + QLatin1Char('|') + key;
+    if (const Picture* known = known_.object(kept)) {
+        latest_.drop(id);
+        draw(page, request, Picture(*known));
+        return;
+    }
+    page.plot->setBusy(true);
     latest_.request<Picture>(
         id,
         {QStringLiteral("%1 of %2").arg(page.view->info().title, toQString(layer->name)), JobLane::View,
@@ -176,23 +196,43 @@ void ViewTabs::feed(Page& page)
         [view = page.view, request, device = device_](JobMonitor& monitor) {
             return view->compute(request, *device->cpu(), monitor);
         },
-        [this, id, request](const Result<Picture>& answer) {
-            for (Page& candidate : pages_)
-                if (candidate.view->info().id == id)
-                    draw(candidate, request, answer);
+        [this, id, kept, request](const Result<Picture>& answer) {
+            for (Page& candidate : pages_) {
+                if (candidate.view->info().id != id)
+                    continue;
+                if (answer)
+                    keep(kept, *answer, candidate.view->bytes(*answer));
+                draw(candidate, request, answer);
+            }
         });
+}
+
+/// All but what is drawn, which would not be computed again.
+void ViewTabs::forget()
+{
+    known_.clear();
+    for (const Page& page : std::as_const(pages_))
+        if (page.picture && !page.shown.isEmpty())
+            keep(page.view->info().id + QLatin1Char('|') + page.shown, page.picture,
+                 page.view->bytes(page.picture));
+}
+
+void ViewTabs::keep(const QString& key, const Picture& picture, std::size_t bytes)
+{
+    known_.insert(key, new Picture(picture), static_cast<qsizetype>(bytes)); // not, where it is too large
 }
 
 void ViewTabs::feedOther(Page& page)
 {
-    if (!page.view->compares())
-        return;
     const QString id = page.view->info().id;
     const QString tag = id + QStringLiteral("-other");
     const auto& comparison = session_.comparison();
-    const LinearLayer* layer = selectedLayer();
-    const LinearLayer* partner =
-        comparison && layer ? partner_layer(comparison->matching, *comparison->other.model, *layer) : nullptr;
+    const bool whole = !page.view->info().of_layer; // then any layer will do
+    const LinearLayer* layer = whole ? firstLayer(session_.model().get()) : selectedLayer();
+    const LinearLayer* partner = !comparison || !layer ? nullptr
+                                 : whole
+                                     ? firstLayer(comparison->other.model.get())
+                                     : partner_layer(comparison->matching, *comparison->other.model, *layer);
     const QString name = comparison ? comparison->other.name : QString();
     page.plot->setNote(comparison && layer && !partner
                            ? QStringLiteral("B (%1) has no layer that corresponds to this one").arg(name)
@@ -208,6 +248,13 @@ void ViewTabs::feedOther(Page& page)
                         + QString::fromUtf8(QJsonDocument(options).toJson(QJsonDocument::Compact));
     if (key == page.other_shown)
         return;
+    const QString kept = tag + QLatin1Char('|') + key;
+    if (const Picture* known = known_.object(kept)) {
+        latest_.drop(tag);
+        page.other_shown = key;
+        page.view->drawOther(*page.plot, name, Picture(*known));
+        return;
+    }
     page.view->drawOther(*page.plot, name, nullptr); // not that of another layer
     const bool waits = page.fed && page.view->comparesPictures();
     if (waits && !page.picture) { // draw() comes back here
@@ -217,13 +264,17 @@ void ViewTabs::feedOther(Page& page)
     }
     page.other_shown = key;
     latest_.request<Picture>(
-        tag, {QStringLiteral("%1 of B").arg(page.view->info().title), JobLane::View, false}, this,
+        tag, {QStringLiteral("%1 of B").arg(page.view->info().title), JobLane::View, whole}, this,
         [view = page.view, sides = sidesFor(page, *layer, *partner), first = page.picture, device = device_](
             JobMonitor& monitor) { return computeOther(*view, sides, first, *device->cpu(), monitor); },
-        [this, id, name](const Result<Picture>& answer) {
-            for (Page& candidate : pages_)
-                if (candidate.view->info().id == id)
-                    candidate.view->drawOther(*candidate.plot, name, answer ? *answer : nullptr);
+        [this, id, name, kept](const Result<Picture>& answer) {
+            for (Page& candidate : pages_) {
+                if (candidate.view->info().id != id)
+                    continue;
+                if (answer)
+                    keep(kept, *answer, candidate.view->comparedBytes(*answer));
+                candidate.view->drawOther(*candidate.plot, name, answer ? *answer : nullptr);
+            }
             if (!answer && answer.error().kind != ErrorKind::Cancelled)
                 Q_EMIT failed(answer.error());
         });
@@ -275,10 +326,10 @@ QString ViewTabs::command(const QString& id) const
     }
     if (session_.calibration())
         words << QStringLiteral("--calibration") << pathText(session_.calibration()->path());
-    if (const auto& comparison = session_.comparison(); comparison && view->compares())
+    if (const auto& comparison = session_.comparison(); comparison)
         words << QStringLiteral("--compare") << comparison->other.path;
     QVariantMap options = shown->options();
-    if (session_.comparison() && view->compares())
+    if (session_.comparison())
         options.insert(shown->compareOptions());
     for (auto option = options.begin(); option != options.end(); ++option)
         if (option->toString() != QLatin1String("false") && option->toString() != QLatin1String("-1")

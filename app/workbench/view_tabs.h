@@ -6,6 +6,7 @@
 #include "app/workbench/session.h"
 #include "app/workbench/views/view.h"
 
+#include <QCache>
 #include <QTabWidget>
 #include <QVector>
 
@@ -15,7 +16,8 @@ namespace rankscope {
 
 /// The views of the middle, a tab for each that is registered. Feeds those that Pictures does not: what a
 /// view in sight shows follows the selection, the plan's grid and the run; it is computed away from this
-/// thread, the last request winning.
+/// thread, the last request winning. What was computed is kept while there is room for it, an eighth of the
+/// memory and 1 GiB at most, so that going back and forth between layers only draws.
 class ViewTabs : public QTabWidget {
     Q_OBJECT
 
@@ -28,6 +30,9 @@ public:
     bool showView(const QString& id);
     /// The command line that draws this view of the selection into a file.
     QString command(const QString& id) const;
+    /// Bytes of the pictures that are kept, and how many may be.
+    qsizetype keptBytes() const { return known_.totalCost(); }
+    qsizetype mostKeptBytes() const { return known_.maxCost(); }
 
 Q_SIGNALS:
     void failed(const rankscope::Error& error);
@@ -48,6 +53,8 @@ private:
     void refresh();
     void feed(Page& page);
     void feedOther(Page& page);
+    void forget();
+    void keep(const QString& key, const Picture& picture, std::size_t bytes);
     void draw(Page& page, const ViewRequest& request, const Result<Picture>& answer);
     ViewRequest requestFor(const Page& page, const LinearLayer& layer) const;
     ViewSides sidesFor(const Page& page, const LinearLayer& layer, const LinearLayer& partner) const;
@@ -58,6 +65,7 @@ private:
     std::shared_ptr<Device> device_;
     LatestWins latest_;
     QVector<Page> pages_;
+    QCache<QString, Picture> known_; ///< by key; cost in bytes
 };
 
 } // namespace rankscope

@@ -138,6 +138,14 @@ void MagnitudePyramid::build()
     rms_ = all.finite > 0 ? std::sqrt(all.squares / static_cast<double>(all.finite)) : 0.0;
 }
 
+std::size_t MagnitudePyramid::bytes() const
+{
+    std::size_t sum = 0;
+    for (const Matrix& level : levels_)
+        sum += static_cast<std::size_t>(level.size()) * sizeof(float);
+    return sum;
+}
+
 MagnitudePyramid difference_of(const MagnitudePyramid& first, const MagnitudePyramid& second)
 {
     if (first.empty() || first.rows() != second.rows() || first.cols() != second.cols())

@@ -27,6 +27,7 @@ public:
     double largest() const { return largest_; } ///< magnitude of a finite entry; 0 without one
     double rms() const { return rms_; }         ///< of the finite entries
     std::uint64_t not_finite() const { return not_finite_; }
+    std::size_t bytes() const; ///< of all levels
 
 private:
     void build();

@@ -8,6 +8,7 @@
 #include "app/workbench/models/layer_table_model.h"
 #include "app/workbench/plots/activations_plot.h"
 #include "app/workbench/plots/matrices_plot.h"
+#include "app/workbench/plots/overview_plot.h"
 #include "app/workbench/view_tabs.h"
 #include "app/workbench/widgets/data_table.h"
 #include "tests/app/gui_support.h"
@@ -47,6 +48,8 @@ private Q_SLOTS:
     void initTestCase();
     void a_changed_file();
     void maps_of_a_changed_file();
+    void the_overview_of_a_changed_file();
+    void pictures_are_kept_within_bounds();
     void a_run();
     void a_stranger_is_refused_with_a_sentence();
     void cleanupTestCase() { window_.reset(); }
@@ -201,6 +204,71 @@ void TestComparison::maps_of_a_changed_file()
     QCOMPARE(matrices.panelCount(), alone);
     QVERIFY(!matrices.isSigned() && !part->isVisible());
     QCOMPARE(static_cast<ActivationsPlot&>(settled(QStringLiteral("activations"))).panelCount(), 1);
+}
+
+void TestComparison::the_overview_of_a_changed_file()
+{
+    auto& overview = static_cast<OverviewPlot&>(settled(QStringLiteral("overview")));
+    QCOMPARE(overview.panelCount(), 1);
+    const auto alone = overview.table();
+    compareWith(folder_.filePath(QStringLiteral("other")));
+    settled(QStringLiteral("overview"));
+    QCOMPARE(overview.panelCount(), 3); // A, B, B / A
+    QCOMPARE(canvas(overview)->axisRectCount(), 3);
+    QVERIFY2(overview.readout().contains(QStringLiteral("log₂ B / A lies within ±0.3219")), // log2 of 1.25
+             qPrintable(overview.readout()));
+    // Only down_proj of block 2 differs; it is chosen among the inputs by the keyboard.
+    QComboBox* inputs = nullptr;
+    for (QComboBox* box : overview.findChildren<QComboBox*>())
+        if (box->accessibleName().contains(QStringLiteral("inputs")))
+            inputs = box;
+    QVERIFY(inputs);
+    inputs->setFocus();
+    QTest::keyClick(inputs, Qt::Key_Down);
+    QTest::keyClick(inputs, Qt::Key_Down);
+    const auto rows = overview.table();
+    QVERIFY(rows.size() > 3);
+    for (int i = 1; i < rows.size(); ++i) {
+        const double a = rows[i][3].toDouble();
+        const double factor = rows[i][0] == k_down_proj ? 1.25 : 1.0;
+        QVERIFY(a > 0.0 && std::abs(rows[i][4].toDouble() - factor * a) <= 1e-6 * a);
+    }
+    // A click on a cell of B selects layer and channel.
+    const QRect second = canvas(overview)->axisRect(1)->rect();
+    QTest::mouseClick(canvas(overview), Qt::LeftButton, Qt::NoModifier, second.center());
+    QVERIFY(window_->session().selection().channel >= 0);
+    QVERIFY(!window_->session().selection().layer.isEmpty());
+    QTest::keyClick(&overview, Qt::Key_Plus);
+    QTest::qWait(50);
+    QCOMPARE(canvas(overview)->axisRect(2)->axis(QCPAxis::atBottom)->range(),
+             canvas(overview)->xAxis->range());
+    QTest::keyClick(inputs, Qt::Key_Home);
+    window_->actions().compare_stop->trigger();
+    settled(QStringLiteral("overview"));
+    QCOMPARE(overview.panelCount(), 1);
+    QCOMPARE(overview.table(), alone);
+}
+
+/// Back and forth between two layers draws what was computed; a bound that is said holds.
+void TestComparison::pictures_are_kept_within_bounds()
+{
+    auto& matrices = static_cast<MatricesPlot&>(settled(QStringLiteral("matrices")));
+    const ViewTabs& tabs = window_->viewTabs();
+    window_->session().selectLayer(k_down_proj);
+    settled(QStringLiteral("matrices"));
+    QTest::keyClick(&matrices, Qt::Key_Home); // the table is of what is in sight
+    const auto first = matrices.table();
+    window_->session().selectNeighbour(1);
+    settled(QStringLiteral("matrices"));
+    QVERIFY(matrices.table() != first);
+    const auto kept = tabs.keptBytes();
+    QVERIFY(kept > 4 * 64 * 172 && kept <= tabs.mostKeptBytes());
+    QVERIFY(tabs.mostKeptBytes() <= (qsizetype{1} << 30));
+    window_->session().selectNeighbour(-1);
+    QVERIFY(!matrices.busy()); // at once
+    QTest::keyClick(&matrices, Qt::Key_Home);
+    QVERIFY(matrices.table() == first);
+    QCOMPARE(tabs.keptBytes(), kept);
 }
 
 void TestComparison::a_run()

@@ -15,6 +15,15 @@ public:
                      QStringLiteral("activations"),
                      QStringLiteral("Show what flows into the selected layer, token by token")})
     {}
+    std::size_t bytes(const Picture& picture) const override
+    {
+        return k_small_picture + static_cast<const ActivationPicture*>(picture.get())->values->bytes();
+    }
+    std::size_t comparedBytes(const Picture& picture) const override
+    {
+        const auto* other = static_cast<const OtherActivations*>(picture.get());
+        return bytes(other->picture) + (other->difference ? other->difference->bytes() : 0);
+    }
     bool comparesPictures() const override { return true; }
     Picture compare(const ViewSides&, const Picture& first, const Picture& second, Monitor&) const override
     {

@@ -26,6 +26,19 @@ public:
         : TypedView({QStringLiteral("matrices"), QStringLiteral("Matrices"), QStringLiteral("matrices"),
                      QStringLiteral("Show the selected layer's W, Q, L·R and what is left, cell by cell")})
     {}
+    std::size_t bytes(const Picture& picture) const override
+    {
+        std::size_t sum = 0;
+        for (const auto& part : static_cast<const LayerMatrices*>(picture.get())->parts)
+            sum += part ? part->bytes() : 0;
+        return sum;
+    }
+    std::size_t comparedBytes(const Picture& picture) const override
+    {
+        const auto* other = static_cast<const OtherMatrix*>(picture.get());
+        return (other->values ? other->values->bytes() : 0)
+               + (other->difference ? other->difference->bytes() : 0);
+    }
     bool comparesPictures() const override { return true; }
     Picture compare(const ViewSides& sides, const Picture& first, const Picture& second,
                     Monitor& monitor) const override

@@ -12,7 +12,7 @@ Result<Picture> computeOther(const View& view, const ViewSides& sides, Picture f
             return computed.error();
         first = std::move(*computed);
     }
-    const auto second = view.compute(sides.second, backend, monitor);
+    const auto second = view.computeSecond(sides, backend, monitor);
     if (!second)
         return second.error();
     monitor.throw_if_cancelled();

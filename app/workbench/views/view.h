@@ -7,6 +7,7 @@
 #include <QString>
 #include <QVariantMap>
 
+#include <cstddef>
 #include <memory>
 #include <span>
 
@@ -23,6 +24,9 @@ struct ViewRequest {
 
 /// What a view's compute() hands to its draw(); immutable.
 using Picture = std::shared_ptr<const void>;
+
+/// More than a histogram, a profile or a spectrum takes: some vectors.
+inline constexpr std::size_t k_small_picture = 256 * 1024;
 
 struct ViewInfo {
     QString id; ///< as --render and --view name it
@@ -50,8 +54,14 @@ public:
     virtual Result<Picture> compute(const ViewRequest& request, Backend& backend, Monitor& monitor) const = 0;
     /// A null picture empties the view.
     virtual void draw(PlotView& plot, const ViewRequest& request, const Picture& picture) const = 0;
-    /// Whether there is a second side to draw.
-    virtual bool compares() const { return true; }
+    /// Memory that a picture of compute(), or of compare(), holds: what a cache counts.
+    virtual std::size_t bytes(const Picture&) const { return k_small_picture; }
+    virtual std::size_t comparedBytes(const Picture& picture) const { return bytes(picture); }
+    /// The second side's picture; throws and errors as compute().
+    virtual Result<Picture> computeSecond(const ViewSides& sides, Backend& backend, Monitor& monitor) const
+    {
+        return compute(sides.second, backend, monitor);
+    }
     /// Whether compare() looks at the first picture.
     virtual bool comparesPictures() const { return false; }
     /// What drawOther() draws, of the pictures of both sides: as it comes, the second one. Throws Cancelled.

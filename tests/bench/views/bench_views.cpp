@@ -1,20 +1,26 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // Frames of the views, drawn offscreen at 1200 × 700: panning a matrix of 11008 × 4096 and a series of 10^6
 // points, and what a change of the selected tensor takes from the weight to the picture.
+#include "app/workbench/main_window.h"
 #include "app/workbench/plots/channel_plot.h"
 #include "app/workbench/plots/histogram_plot.h"
 #include "app/workbench/plots/matrices_plot.h"
 #include "app/workbench/plots/qcp.h"
+#include "app/workbench/settings.h"
 #include "app/workbench/theme.h"
+#include "app/workbench/view_tabs.h"
 #include "core/base/random.h"
 #include "core/plan/layer_parts.h"
 
 #include <benchmark/benchmark.h>
 
 #include <QApplication>
+#include <QSettings>
+#include <QTemporaryDir>
 
 #include <clocale>
 #include <cmath>
+#include <memory>
 
 using namespace rankscope;
 
@@ -169,6 +175,64 @@ void redraw_matrices(benchmark::State& state)
 }
 BENCHMARK(redraw_matrices)->Unit(benchmark::kMillisecond);
 
+std::unique_ptr<MainWindow> g_window; ///< main() ends it before the application
+
+/// The window with the sample, or with the checkpoint in RANKSCOPE_BENCH_MODEL.
+MainWindow& window()
+{
+    static QTemporaryDir folder;
+    if (g_window)
+        return *g_window;
+    settings::nameProgram();
+    QSettings::setPath(QSettings::IniFormat, QSettings::UserScope, folder.path());
+    WindowOptions options;
+    options.backend = QStringLiteral("cpu");
+    options.work_root = folder.filePath(QStringLiteral("work"));
+    options.remember_layout = false;
+    g_window = std::make_unique<MainWindow>(options);
+    g_window->resize(1280, 800);
+    g_window->show();
+    const QString path = qEnvironmentVariable("RANKSCOPE_BENCH_MODEL");
+    if (path.isEmpty())
+        g_window->openSample();
+    else
+        g_window->openPath(path);
+    while (!g_window->session().model() || !g_window->runner().idle())
+        QApplication::processEvents(QEventLoop::AllEvents, 20);
+    return *g_window;
+}
+
+/// J and K: from the selection to the frame that shows it; both pictures were seen before.
+void select_in_window(benchmark::State& state)
+{
+    const char* const names[] = {"matrices", "histogram", "activations", "channels", "spectrum"};
+    const QString id = QString::fromLatin1(names[state.range(0)]);
+    state.SetLabel(names[state.range(0)]);
+    MainWindow& shown = window();
+    shown.showView(id);
+    PlotView& plot = *shown.viewTabs().plot(id);
+    auto* canvas = plot.findChild<QCustomPlot*>();
+    shown.session().selectLayer(QString::fromStdString(shown.session().model()->linears()[5].name));
+    const auto settle = [&] {
+        do
+            QApplication::processEvents(QEventLoop::AllEvents, 20);
+        while (plot.busy() || !shown.runner().idle());
+        canvas->replot(QCustomPlot::rpImmediateRefresh);
+        QApplication::processEvents();
+    };
+    int step = 1;
+    for (int i = 0; i < 2; ++i, step = -step) { // both are seen once
+        shown.session().selectNeighbour(step);
+        settle();
+    }
+    for (auto unused : state) {
+        shown.session().selectNeighbour(step);
+        settle();
+        step = -step;
+    }
+}
+BENCHMARK(select_in_window)->DenseRange(0, 4)->Unit(benchmark::kMillisecond);
+
 } // namespace
 
 int main(int argc, char** argv)
@@ -179,5 +243,6 @@ int main(int argc, char** argv)
     Theme::instance().apply(application, Theme::Choice::Light);
     benchmark::Initialize(&argc, argv);
     benchmark::RunSpecifiedBenchmarks();
+    g_window.reset();
     return 0;
 }

@@ -86,6 +86,7 @@ public:
     double dot(const Buffer& a, const Buffer& b) override;
     double max_abs(const Buffer& x) override;
 
+    void solve_lower(const Buffer& lower, Transpose transpose, Buffer& b) override;
     void orthonormalize(Buffer& y) override;
 
     void hadamard(Buffer& x, Transpose transpose) override;
@@ -205,6 +206,7 @@ private:
     void gram_lower(const GramTask& task);
     void gram_tile(const GramTask& task, Index i0, Index j0, Index k0, Index rows, Index cols, Index terms);
     void mirror(const Buffer& c);
+    void solve_panel(const Buffer& lower, Transpose transpose, Index start, Index count, Buffer& b);
     void gram_double(double alpha, const Buffer& x, Transpose tx, double beta, Buffer& c);
     void gram_pair(const Buffer& x, Transpose tx, const PairSum& sum, bool continued);
     void add_pair_sum(const PairSum& sum, double beta, Buffer& c);

@@ -70,9 +70,9 @@ bool VulkanBackend::supports(Op op) const
     case Op::GatedActivation:
     case Op::ColumnStatistics:
     case Op::Orthonormalize:
+    case Op::TriangularSolve:
         return true;
     case Op::Cholesky:
-    case Op::TriangularSolve:
     case Op::SymmetricEigen:
         return false; // float64 on the host
     }

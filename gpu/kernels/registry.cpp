@@ -58,6 +58,7 @@ constexpr std::array<KernelInfo, k_count> k_kernels{{
     {"lattice_descent", k_lattice_descent_words, 4, Rate::Arithmetic},
     {"gemm_half", k_gemm_half_words, 3, Rate::Arithmetic},
     {"pack_half", k_pack_half_words, 2, Rate::Memory},
+    {"solve_panel", k_solve_panel_words, 2, Rate::Arithmetic},
 }};
 
 } // namespace

@@ -52,6 +52,7 @@ enum class Kernel : std::uint8_t {
     LatticeDescent,
     GemmHalf,
     PackHalf,
+    SolvePanel,
     Count,
 };
 

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <Eigen/Cholesky>
+
 #include <cmath>
 
 namespace rankscope::gpu::self_test {
@@ -47,8 +49,36 @@ void add_orthonormalize(Cases& cases)
     }
 }
 
+/// The factor of a well-conditioned matrix; what lies above its diagonal must not matter.
+Matrix factor_of(Index n)
+{
+    const Eigen::LLT<MatrixD> factored(moments_of(n));
+    Matrix lower = MatrixD(factored.matrixL()).cast<float>();
+    lower.triangularView<Eigen::StrictlyUpper>().setConstant(std::numeric_limits<float>::quiet_NaN());
+    return lower;
+}
+
+void add_solve_lower(Cases& cases)
+{
+    constexpr Index k_sizes[][2] = {{1, 1}, {5, 33}, {64, 64}, {65, 31}, {131, 1}, {257, 67}};
+    for (const auto& size : k_sizes) {
+        for (const bool flip : {false, true}) {
+            add(cases, fmt::format("solve_lower {}x{}{}", size[0], size[1], flip ? " t" : ""), k_float_tolerance,
+                [n = size[0], count = size[1], flip](Backend& backend) {
+                    Buffer b = backend.upload(normal_matrix(n, count, "b"));
+                    backend.solve_lower(backend.upload(factor_of(n)), transpose_of(flip), b);
+                    return backend.download_double(b);
+                });
+        }
+    }
+}
+
 } // namespace
 
-void add_factorizations(Cases& cases) { add_orthonormalize(cases); }
+void add_factorizations(Cases& cases)
+{
+    add_orthonormalize(cases);
+    add_solve_lower(cases);
+}
 
 } // namespace rankscope::gpu::self_test

@@ -85,6 +85,16 @@ void add_sized_products(std::vector<SizedOperation>& table)
                                              backend.gram(1.0, x, Transpose::Yes, 0.0, c);
                                          });
                      }});
+    table.push_back({"solve_lower", k_float_tolerance, [](Backend& backend, Index n) {
+                         Matrix lower = normal_matrix(n, n, "lower") / static_cast<float>(n);
+                         lower.diagonal().setConstant(2.0F);
+                         return making(backend, [&backend, lower = backend.upload(lower),
+                                                 b = square(backend, n, "b")] {
+                             Buffer x = backend.copy(b);
+                             backend.solve_lower(lower, Transpose::No, x);
+                             return x;
+                         });
+                     }});
     table.push_back({"hadamard", k_float_tolerance, [](Backend& backend, Index n) {
                          return changing(backend, square(backend, n, "x"),
                                          [&backend](Buffer& x) { backend.hadamard(x, Transpose::No); });

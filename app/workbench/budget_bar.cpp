@@ -8,6 +8,7 @@
 #include <QHBoxLayout>
 #include <QLabel>
 #include <QLineEdit>
+#include <QLocale>
 #include <QSignalBlocker>
 #include <QSlider>
 
@@ -29,6 +30,11 @@ RankAllotment::Ranks ranksFor(const Model& model)
         widest = std::max(widest, std::min(layer.out, layer.in));
     const Index highest = std::min(widest, std::clamp<Index>(widest / 4, 64, k_highest_rank));
     return {std::max<Index>(1, highest / k_rank_options), highest};
+}
+
+QString outcomeText(double mean, double worst)
+{
+    return QStringLiteral("predicted error %1, worst layer %2").arg(formatNumber(mean, 3), formatNumber(worst, 3));
 }
 
 } // namespace
@@ -72,6 +78,8 @@ void BudgetBar::buildLayout()
     target_->setFixedWidth(target_->fontMetrics().horizontalAdvance(QStringLiteral("0000.0 MB 00")));
     target_->setToolTip(QStringLiteral("Bits per weight such as 2.4bpw, or a size such as 60MB"));
     outcome_->setObjectName(QStringLiteral("plan_budget_outcome"));
+    // As wide as it gets: else the slider would change its length under the hand that drags it.
+    outcome_->setMinimumWidth(outcome_->fontMetrics().horizontalAdvance(outcomeText(0.0004444, 0.0004444)));
     outcome_->setTextInteractionFlags(Qt::TextSelectableByMouse);
     outcome_->setToolTip(
         QStringLiteral("Root mean square, and the largest, of the layers' predicted relative activation "
@@ -172,8 +180,7 @@ void BudgetBar::showPlan()
 
 void BudgetBar::showOutcome(const RankAllotment::Choice& choice)
 {
-    outcome_->setText(QStringLiteral("predicted error %1, worst layer %2")
-                          .arg(formatNumber(choice.mean_error, 3), formatNumber(choice.worst_error, 3)));
+    outcome_->setText(outcomeText(choice.mean_error, choice.worst_error));
 }
 
 void BudgetBar::dragged(int position)
@@ -200,7 +207,10 @@ void BudgetBar::takeTarget()
         makeOptions();
     if (!allotment_)
         return;
-    const auto budget = parse_budget(toStd(target_->text().remove(QLatin1Char(' '))));
+    QString typed = target_->text().remove(QLatin1Char(' '));
+    if (QLocale().decimalPoint() == QLatin1String(",")) // whose keyboard has a comma for it
+        typed.replace(QLatin1Char(','), QLatin1Char('.'));
+    const auto budget = parse_budget(toStd(typed));
     if (!budget) {
         Q_EMIT refused(toQString(budget.error().sentence()));
         return;

@@ -58,6 +58,27 @@ std::optional<Error> Device::fallback() const
     return fallback_;
 }
 
+void Device::giveUp(Error why)
+{
+    auto cpu_backend = cpu();
+    const std::lock_guard lock(mutex_);
+    fallback_ = std::move(why);
+    backend_ = std::move(cpu_backend);
+}
+
+bool Device::isCpu() const
+{
+    const std::lock_guard lock(mutex_);
+    return backend_ && backend_->id().starts_with("cpu");
+}
+
+void sayComputedAgain(Device& device, JobMonitor& monitor, const Error& failure)
+{
+    monitor.warn("The device failed: " + failure.sentence() + " This is computed again on the CPU.");
+    if (failure.kind == ErrorKind::NoDevice)
+        device.giveUp(failure);
+}
+
 KernelWatch::KernelWatch(std::shared_ptr<Backend> backend, JobMonitor& monitor)
     : backend_(std::move(backend)), monitor_(monitor)
 {

@@ -25,6 +25,9 @@ public:
     /// The CPU, for pictures: these must not wait behind a run's device work.
     std::shared_ptr<Backend> cpu();
     std::optional<Error> fallback() const;
+    bool isCpu() const;
+    /// The device was lost while a job was on it: from now on it is the CPU, and fallback() says why.
+    void giveUp(Error why);
 
 private:
     QString choice_;
@@ -51,5 +54,29 @@ private:
     JobMonitor& monitor_;
     bool measures_ = false;
 };
+
+/// Warns that the job is computed on the CPU after all, and gives a lost device up.
+void sayComputedAgain(Device& device, JobMonitor& monitor, const Error& failure);
+
+/// `work(backend)` on the window's device, its kernels timed; again on the CPU where the device fails. For what can be
+/// computed twice.
+template <class Work>
+auto computeOn(Device& device, JobMonitor& monitor, const Work& work) -> decltype(work(*device.cpu()))
+{
+    std::optional<Error> failure;
+    try {
+        KernelWatch watch(device.backend(), monitor);
+        auto done = work(watch.backend());
+        if (done || done.error().kind != ErrorKind::NoDevice || device.isCpu())
+            return done;
+        failure = done.error();
+    } catch (const BackendFailure& problem) {
+        if (device.isCpu())
+            throw;
+        failure = problem.error();
+    }
+    sayComputedAgain(device, monitor, *failure);
+    return work(*device.cpu());
+}
 
 } // namespace rankscope

@@ -41,6 +41,7 @@
 #include <QScreen>
 #include <QStackedWidget>
 #include <QStatusBar>
+#include <QTabBar>
 #include <QTimer>
 #include <QToolBar>
 #include <QToolButton>
@@ -319,6 +320,20 @@ void MainWindow::closeEvent(QCloseEvent* event)
         export_->close();
     runner_.cancelAll();
     event->accept();
+}
+
+/// The bars that Qt makes for panels in one place come without a name for screen readers.
+void MainWindow::childEvent(QChildEvent* event)
+{
+    QMainWindow::childEvent(event);
+    if (!event->added())
+        return;
+    // Until its constructor is through, it is no bar yet.
+    QTimer::singleShot(0, this, [child = QPointer<QObject>(event->child())] {
+        auto* bar = qobject_cast<QTabBar*>(child.data());
+        if (bar && bar->accessibleName().isEmpty())
+            bar->setAccessibleName(QStringLiteral("Panels in this place"));
+    });
 }
 
 void MainWindow::askBeforeClosing()

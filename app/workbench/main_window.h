@@ -63,6 +63,7 @@ public:
 
     Session& session() { return session_; }
     JobRunner& runner() { return runner_; }
+    Device& device() { return *device_; }
     Workflow& workflow() { return *workflow_; }
     Actions& actions() { return *actions_; }
     MessageBanner& banner() { return *banner_; }
@@ -95,6 +96,7 @@ Q_SIGNALS:
 protected:
     void paintEvent(QPaintEvent* event) override;
     void closeEvent(QCloseEvent* event) override;
+    void childEvent(QChildEvent* event) override;
     void dragEnterEvent(QDragEnterEvent* event) override;
     void dragLeaveEvent(QDragLeaveEvent* event) override;
     void dropEvent(QDropEvent* event) override;

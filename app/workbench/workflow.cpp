@@ -62,9 +62,20 @@ void Workflow::prepareDevice()
             return Names(name, fallback ? toQString(fallback->sentence()) : QString());
         },
         [this](const Result<Names>& names) {
-            if (names)
-                Q_EMIT deviceReady(names->first, names->second);
+            if (!names)
+                return;
+            told_fallback_ = !names->second.isEmpty();
+            Q_EMIT deviceReady(names->first, names->second);
         });
+}
+
+/// Once: after a job that found the device lost.
+void Workflow::tellLostDevice()
+{
+    const auto fallback = device_->fallback();
+    if (!fallback || std::exchange(told_fallback_, true))
+        return;
+    Q_EMIT deviceReady(toQString(device_->backend()->name()), toQString(fallback->sentence()));
 }
 
 void Workflow::openPath(const QString& path) { open(path, false); }
@@ -156,10 +167,12 @@ void Workflow::calibrate(const QString& text_file)
     calibration_job_ = runner_.start<steps::Calibrated>(
         {QStringLiteral("Calibrate"), JobLane::Work, true}, this,
         [model, text_file, folder = session_.workFolder(), device = device_](JobMonitor& monitor) {
-            KernelWatch watch(device->backend(), monitor);
-            return steps::calibrate(model, text_file, folder, watch.backend(), monitor);
+            return computeOn(*device, monitor, [&](Backend& backend) {
+                return steps::calibrate(model, text_file, folder, backend, monitor);
+            });
         },
         [this, model](const Result<steps::Calibrated>& done) {
+            tellLostDevice();
             if (session_.model() != model)
                 return;
             calibrating_ = false;
@@ -336,10 +349,12 @@ void Workflow::evaluate()
     runner_.start<steps::EvaluationOutcome>(
         {QStringLiteral("Evaluate perplexity before and after"), JobLane::Work, true}, this,
         [request, device = device_](JobMonitor& monitor) {
-            KernelWatch watch(device->backend(), monitor);
-            return steps::evaluate(request, watch.backend(), monitor);
+            return computeOn(*device, monitor, [&](Backend& backend) {
+                return steps::evaluate(request, backend, monitor);
+            });
         },
         [this, run = session_.run()](const Result<steps::EvaluationOutcome>& done) {
+            tellLostDevice();
             if (session_.run() != run)
                 return;
             if (!done) {

@@ -94,6 +94,7 @@ Q_SIGNALS:
 
 private:
     void open(const QString& path, bool sample);
+    void tellLostDevice();
     void askForCalibration(const QString& why);
     /// What failed in it or was not begun.
     void retryRun(const QString& folder);
@@ -109,6 +110,7 @@ private:
     QString evaluation_text_;
     QHash<QString, PerplexityResult>
         before_; ///< perplexities of unchanged checkpoints, by checkpoint and text
+    bool told_fallback_ = false;
     bool opening_ = false;
     bool calibrating_ = false;
     JobId calibration_job_ = 0;

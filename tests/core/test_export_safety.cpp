@@ -3,6 +3,7 @@
 // No exporter leaves anything half-written, whatever stops it.
 #include "core/base/atomic_file.h"
 #include "tests/support/export_support.h"
+#include "tests/support/file_size_limit.h"
 #include "tests/support/sample_model.h"
 #include "tests/support/test_monitor.h"
 #include "tests/support/test_paths.h"
@@ -10,39 +11,12 @@
 #include <QtTest>
 
 #include <sys/mount.h>
-#include <sys/resource.h>
-
-#include <csignal>
 
 using namespace rankscope;
 using test::text_of;
 namespace fs = std::filesystem;
 
 namespace {
-
-/// Puts the process under a limit on the size of files, so that a write fails in the middle as on a full
-/// drive.
-class FileSizeLimit {
-public:
-    explicit FileSizeLimit(rlim_t bytes)
-    {
-        getrlimit(RLIMIT_FSIZE, &before_);
-        handler_ = std::signal(SIGXFSZ, SIG_IGN);
-        const rlimit limit{bytes, before_.rlim_max};
-        setrlimit(RLIMIT_FSIZE, &limit);
-    }
-    FileSizeLimit(const FileSizeLimit&) = delete;
-    FileSizeLimit& operator=(const FileSizeLimit&) = delete;
-    ~FileSizeLimit()
-    {
-        setrlimit(RLIMIT_FSIZE, &before_);
-        std::signal(SIGXFSZ, handler_);
-    }
-
-private:
-    rlimit before_{};
-    void (*handler_)(int) = nullptr;
-};
 
 /// A drive of a few pages, where the system allows one.
 class TinyDrive {
@@ -159,7 +133,7 @@ void TestExportSafety::failing_write_leaves_nothing()
     const Exporter& exporter = **require_exporter(format.toStdString());
     Status written;
     {
-        const FileSizeLimit limit(10000);
+        const test::FileSizeLimit limit(10000);
         written = write(exporter, file("out"));
     }
     QVERIFY(!written);

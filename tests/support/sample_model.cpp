@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "tests/support/sample_model.h"
 
+#include "core/base/atomic_file.h"
 #include "core/base/json.h"
 #include "core/calibration/calibration_store.h"
 #include "core/checkpoint/checkpoint_writer.h"
@@ -45,6 +46,36 @@ Status copy_sample(const fs::path& folder, const std::function<void(std::string_
         tensors.push_back(std::move(source));
     }
     return write_safetensors(folder / "model.safetensors", std::move(tensors), {{"format", "pt"}}, false);
+}
+
+Status shard_sample(const fs::path& folder)
+{
+    constexpr std::size_t k_shards = 3;
+    if (auto copied = copy_sample(folder, [](std::string_view, Matrix&) {}); !copied)
+        return copied;
+    const auto reader = CheckpointReader::open(folder);
+    if (!reader)
+        return reader.error();
+    const auto& tensors = (*reader)->tensors();
+    Json map;
+    for (std::size_t shard = 0; shard < k_shards; ++shard) {
+        const std::string name = "model-0000" + std::to_string(shard + 1) + "-of-00003.safetensors";
+        std::vector<TensorSource> part;
+        for (std::size_t i = tensors.size() * shard / k_shards; i < tensors.size() * (shard + 1) / k_shards; ++i) {
+            auto matrix = (*reader)->read(tensors[i].name);
+            if (!matrix)
+                return matrix.error();
+            part.push_back(tensor_source(tensors[i].name, *matrix, DType::F32));
+            part.back().shape = tensors[i].shape;
+            map.set(tensors[i].name, name);
+        }
+        if (auto written = write_safetensors(folder / name, std::move(part), {{"format", "pt"}}, false); !written)
+            return written;
+    }
+    fs::remove(folder / "model.safetensors");
+    Json index;
+    index.set("weight_map", std::move(map));
+    return write_text_file(folder / "model.safetensors.index.json", index.dump(), true);
 }
 
 Result<std::shared_ptr<const Run>>

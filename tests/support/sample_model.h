@@ -22,6 +22,9 @@ std::shared_ptr<const Model> sample_model();
 Status copy_sample(const std::filesystem::path& folder,
                    const std::function<void(std::string_view, Matrix&)>& change, DType dtype = DType::F32);
 
+/// The sample as a folder of three shards with their index, named as on the Hub.
+Status shard_sample(const std::filesystem::path& folder);
+
 /// Calibrates the sample on a little text, with the covariances of activations rounded so where a method
 /// needs them, and runs one plan for all layers, in `folder`/calibration and `folder`/run.
 Result<std::shared_ptr<const Run>>

@@ -173,6 +173,11 @@ CommandPalette::CommandPalette(QWidget* parent)
     layout->addWidget(list_, 1);
     layout->addWidget(summary_);
     connect(query_, &QLineEdit::textChanged, this, &CommandPalette::refresh);
+    // Not every window manager gives the focus back to the window that a popup came from.
+    connect(this, &QDialog::finished, this, [this] {
+        if (parentWidget())
+            parentWidget()->activateWindow();
+    });
     connect(list_, &QTreeView::clicked, this, [this](const QModelIndex& index) {
         list_->setCurrentIndex(index);
         take();

@@ -74,6 +74,7 @@ public:
     Buffer rows_of(const Buffer& buffer, Index first, Index count) override;
     Buffer gather_columns(const Buffer& buffer, std::span<const Index> columns) override;
     Buffer gather_rows(const Buffer& buffer, std::span<const Index> rows) override;
+    Buffer transposed(const Buffer& buffer) override;
 
     Buffer prepare_weight(const Buffer& weight) override;
     using Backend::prepare_weight;

@@ -14,6 +14,8 @@ namespace {
 
 constexpr VkDeviceSize k_small_transfer = VkDeviceSize{256} << 10; // a range of a shared block serves it
 
+constexpr Index k_side = 16; // of a transposed tile
+
 VkDeviceSize bytes_of(Index elements) { return static_cast<VkDeviceSize>(elements) * sizeof(float); }
 
 double mebibytes(VkDeviceSize bytes) { return static_cast<double>(bytes) / 1048576.0; }
@@ -289,6 +291,45 @@ Buffer VulkanBackend::gather_columns(const Buffer& buffer, std::span<const Index
         run(Kernel::Gather, {}, {source.binding, whole(index_range, Access::Read).binding, target.binding},
             push, flat_groups(elements), flops * static_cast<double>(count));
     });
+    return result;
+}
+
+Buffer VulkanBackend::transposed(const Buffer& buffer)
+{
+    const Index rows = buffer.rows();
+    const Index cols = buffer.cols();
+    Buffer result = new_buffer(cols, rows);
+    if (!fits({&buffer, &result}))
+        return HostFallbackBackend::transposed(buffer);
+    struct Push {
+        std::uint32_t rows, cols, source_stride, target_stride, base_source, base_target;
+    };
+    constexpr Index k_most_groups = 65535; // of a dimension
+    Index high = std::min({rows, rows_per_binding(cols), k_most_groups * k_side});
+    Index wide = std::min({cols, rows_per_binding(rows), k_most_groups * k_side});
+    const double most = recorder_->flops_per_submit() / k_element_flops;
+    while (static_cast<double>(high) * static_cast<double>(wide) > most && std::max(high, wide) > k_side)
+        (high > wide ? high : wide) /= 2;
+    const std::array<std::uint32_t, 0> no_constants{};
+    for (Index i = 0; i < rows; i += high) {
+        for (Index j = 0; j < cols; j += wide) {
+            const Index part_rows = std::min(high, rows - i);
+            const Index part_cols = std::min(wide, cols - j);
+            const View source =
+                view(range_of(buffer), i * cols + j, (part_rows - 1) * cols + part_cols, Access::Read);
+            const View target =
+                view(range_of(result), j * rows + i, (part_cols - 1) * rows + part_rows, Access::Write);
+            const Push push{u32(part_rows), u32(part_cols), u32(cols), u32(rows), source.base, target.base};
+            const std::array<Binding, 2> bindings{source.binding, target.binding};
+            recorder_->dispatch({Kernel::Transpose,
+                                 no_constants,
+                                 bindings,
+                                 std::as_bytes(std::span(&push, 1)),
+                                 {u32((part_cols + k_side - 1) / k_side), u32((part_rows + k_side - 1) / k_side), 1},
+                                 k_element_flops * static_cast<double>(part_rows)
+                                     * static_cast<double>(part_cols)});
+        }
+    }
     return result;
 }
 

@@ -115,6 +115,7 @@ public:
     /// Columns named by `columns`, in that order, as a new buffer (outlier selection, act-order).
     virtual Buffer gather_columns(const Buffer& buffer, std::span<const Index> columns) = 0;
     virtual Buffer gather_rows(const Buffer& buffer, std::span<const Index> rows) = 0;
+    virtual Buffer transposed(const Buffer& buffer) = 0; ///< a new buffer, cols × rows
 
     // Products -----------------------------------------------------------------------------------------------
     /// c = alpha · op(a) · op(b) + beta · c. All three of one precision, or a and b float32 and c float64: products are

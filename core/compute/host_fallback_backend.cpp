@@ -72,6 +72,11 @@ Buffer HostFallbackBackend::gather_rows(const Buffer& buffer, std::span<const In
     return from_host(host_->gather_rows(to_host(buffer), rows));
 }
 
+Buffer HostFallbackBackend::transposed(const Buffer& buffer)
+{
+    return from_host(host_->transposed(to_host(buffer)));
+}
+
 void HostFallbackBackend::gemm(double alpha, const Buffer& a, Transpose ta, const Buffer& b, Transpose tb,
                                double beta, Buffer& c)
 {

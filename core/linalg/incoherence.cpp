@@ -30,12 +30,6 @@ void rotate_back(Buffer& rows, const VectorD& signs, Backend& backend)
     backend.scale_columns(rows, signs);
 }
 
-// Rotations act on rows; columns come to them by way of the host, once a layer.
-Buffer transposed(const Buffer& buffer, Backend& backend)
-{
-    return backend.upload(Matrix(backend.download(buffer).transpose()));
-}
-
 } // namespace
 
 Incoherence::Incoherence(VectorD left_signs, VectorD right_signs)
@@ -59,7 +53,7 @@ MatrixD Incoherence::hessian(const MatrixD& h, Backend& backend) const
         return h;
     Buffer rows = backend.upload(h);
     rotate(rows, right_, backend);
-    rows = backend.upload(MatrixD(backend.download_double(rows).transpose()));
+    rows = backend.transposed(rows);
     rotate(rows, right_, backend);
     const MatrixD rotated = backend.download_double(rows);
     return 0.5 * (rotated + rotated.transpose());
@@ -69,9 +63,9 @@ Buffer Incoherence::left_factor(const Buffer& left, Backend& backend) const
 {
     if (empty() || left.empty())
         return left;
-    Buffer rows = transposed(left, backend);
+    Buffer rows = backend.transposed(left); // rotations act on rows
     rotate(rows, left_, backend);
-    return transposed(rows, backend);
+    return backend.transposed(rows);
 }
 
 Buffer Incoherence::right_factor(const Buffer& right, Backend& backend) const

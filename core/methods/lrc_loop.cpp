@@ -111,13 +111,13 @@ private:
     Buffer weight_;
     bool exact_; // all eigenvectors
     double weight_rms_;
+    std::vector<Index> falling_; // the inputs from the last to the first
 
-    MatrixD y_;         // Σ_y
     Buffer lower_x_;    // C_x
     Buffer lower_y_;    // C_y of the reversed inputs
     Buffer xy_;         // Σ_xy
     Buffer xy_back_;    // Σ_xy with reversed columns
-    Buffer yy_;         // Σ_y, float64
+    Buffer yy_;         // Σ_y
     Buffer weighted_x_; // C_xᵀ·Wᵀ: in × out
     Buffer weighted_y_; // T: in × out
     double norm_wx_ = 0.0;
@@ -139,9 +139,9 @@ Status LrcLoop::prepare(const LrcMoments& moments)
     begin_step("moments");
     std::vector<Index> rising(static_cast<std::size_t>(weight_.cols()));
     std::iota(rising.begin(), rising.end(), Index{0});
-    const std::vector<Index> falling(rising.rbegin(), rising.rend());
+    falling_.assign(rising.rbegin(), rising.rend());
     const auto x =
-        factored(moments.xx, options_.damp, falling, backend_, monitor_); // twice reversed: as it is
+        factored(moments.xx, options_.damp, falling_, backend_, monitor_); // twice reversed: as it is
     if (!x)
         return x.error().in(problem_.name);
     lower_x_ = backend_.convert(backend_.upload(x->factor.lower), precision_);
@@ -152,10 +152,9 @@ Status LrcLoop::prepare(const LrcMoments& moments)
     lower_y_ = backend_.convert(backend_.upload(y->factor.lower), precision_);
     if (auto ready = prepare_rounding(*y, rising); !ready)
         return ready;
-    y_ = std::move(y->damped);
-    yy_ = backend_.upload(y_);
+    yy_ = backend_.convert(backend_.upload(y->damped), precision_);
     xy_ = backend_.convert(backend_.upload(moments.xy), precision_);
-    xy_back_ = backend_.gather_columns(xy_, falling);
+    xy_back_ = backend_.gather_columns(xy_, falling_);
     monitor_.throw_if_cancelled();
     weighted_x_ = backend_.multiply(lower_x_, Transpose::Yes, weight_, Transpose::Yes);
     norm_wx_ = squared_norm(weighted_x_, backend_);
@@ -224,10 +223,10 @@ Buffer LrcLoop::leading(Buffer gram)
     return backend_.multiply(basis, vectors);
 }
 
-/// x·xᵀ of columns, out × out: in float64 where all its eigenvectors are computed.
+/// Of columns (in × out) their Gram matrix, out × out: no more exact than they are.
 Buffer LrcLoop::gram_of(const Buffer& columns) const
 {
-    Buffer gram = backend_.allocate(columns.cols(), columns.cols(), exact_ ? Precision::Float64 : precision_);
+    Buffer gram = backend_.allocate(columns.cols(), columns.cols(), precision_);
     backend_.gram(1.0, columns, Transpose::Yes, 0.0, gram);
     return gram;
 }
@@ -267,7 +266,9 @@ Buffer LrcLoop::target() const
     monitor_.throw_if_cancelled();
     backend_.solve_lower(lower_y_, Transpose::Yes, columns);
     // In float32, as weights are rounded, and in the inputs' order.
-    return backend_.upload(Matrix(backend_.download(columns).transpose().rowwise().reverse()));
+    if (precision_ != Precision::Float32)
+        columns = backend_.convert(columns, Precision::Float32);
+    return backend_.gather_columns(backend_.transposed(columns), falling_);
 }
 
 /// What follows from a new Ŵ, and the objective with the U and V there are.
@@ -276,7 +277,7 @@ void LrcLoop::refresh_remainder()
     monitor_.throw_if_cancelled();
     const Buffer values = backend_.convert(state_.layer.rounded.values, precision_);
     state_.scale = quantization_scale(state_.layer, weight_rms_, backend_);
-    Buffer gram = backend_.allocate(values.cols(), values.cols(), Precision::Float64);
+    Buffer gram = backend_.allocate(values.cols(), values.cols(), precision_);
     backend_.gram(1.0, values, Transpose::Yes, 0.0, gram);
     state_.norm_qy = std::max(0.0, backend_.dot(gram, yy_));
     monitor_.throw_if_cancelled();

@@ -59,6 +59,7 @@ constexpr std::array<KernelInfo, k_count> k_kernels{{
     {"gemm_half", k_gemm_half_words, 3, Rate::Arithmetic},
     {"pack_half", k_pack_half_words, 2, Rate::Memory},
     {"solve_panel", k_solve_panel_words, 2, Rate::Arithmetic},
+    {"transpose", k_transpose_words, 2, Rate::Memory},
 }};
 
 } // namespace

@@ -53,6 +53,7 @@ enum class Kernel : std::uint8_t {
     GemmHalf,
     PackHalf,
     SolvePanel,
+    Transpose,
     Count,
 };
 

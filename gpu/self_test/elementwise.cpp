@@ -40,6 +40,8 @@ void add_elementwise(Cases& cases)
         add(cases, "gather_rows" + shape, 0.0, [=](Backend& backend) {
             return backend.download_double(backend.gather_rows(x(backend), scattered(rows / 2 + 3, rows)));
         });
+        add(cases, "transposed" + shape, 0.0,
+            [=](Backend& backend) { return backend.download_double(backend.transposed(x(backend))); });
         add(cases, "rows_of" + shape, 0.0, [=](Backend& backend) {
             return backend.download_double(backend.rows_of(x(backend), rows / 3, rows - rows / 3));
         });

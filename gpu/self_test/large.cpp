@@ -42,6 +42,8 @@ void add_large(Cases& cases)
     add(cases, "gather_columns" + shape, 0.0, [=](Backend& backend) {
         return backend.download_double(backend.gather_columns(w(backend), scattered(7, k_cols)));
     });
+    add(cases, "transposed" + shape, 0.0,
+        [=](Backend& backend) { return backend.download_double(backend.transposed(w(backend))); });
     add(cases, "fit_grid" + shape, k_float_tolerance, [=](Backend& backend) {
         return backend.download_double(backend.fit_grid(w(backend), {.bits = 4, .group = 64}).scales);
     });

@@ -64,6 +64,8 @@ private Q_SLOTS:
             QVERIFY(backend_->max_abs(buffer) > 0.0); // a copy has memory of its own
             QVERIFY(same_bytes(backend_->download_double(backend_->rows_of(buffer, 2, 3)),
                                MatrixD(rounded(original, precision_of(twice)).middleRows(2, 3))));
+            QVERIFY(same_bytes(backend_->download_double(backend_->transposed(buffer)),
+                               MatrixD(rounded(original, precision_of(twice)).transpose())));
             const std::vector<Index> picked{4, 0, 4};
             const MatrixD columns = backend_->download_double(backend_->gather_columns(buffer, picked));
             const MatrixD rows = backend_->download_double(backend_->gather_rows(buffer, picked));

@@ -47,6 +47,7 @@ std::vector<Case> memory_and_product_cases()
          [](Backend& b) { return b.download_double(b.gather_columns(floats(b, 9, 8, 1), k_picked)); }},
         {"gather_rows",
          [](Backend& b) { return b.download_double(b.gather_rows(floats(b, 9, 8, 1), k_picked)); }},
+        {"transposed", [](Backend& b) { return b.download_double(b.transposed(floats(b, 9, 8, 1))); }},
         {"copy is another matrix",
          [](Backend& b) {
              const Buffer original = floats(b, 4, 4, 1);

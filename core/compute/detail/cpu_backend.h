@@ -105,6 +105,7 @@ public:
     Buffer rows_of(const Buffer& buffer, Index first, Index count) override;
     Buffer gather_columns(const Buffer& buffer, std::span<const Index> columns) override;
     Buffer gather_rows(const Buffer& buffer, std::span<const Index> rows) override;
+    Buffer transposed(const Buffer& buffer) override;
 
     void gemm(double alpha, const Buffer& a, Transpose ta, const Buffer& b, Transpose tb, double beta,
               Buffer& c) override;

@@ -148,4 +148,12 @@ Buffer CpuBackend::gather_rows(const Buffer& buffer, std::span<const Index> rows
     });
 }
 
+Buffer CpuBackend::transposed(const Buffer& buffer)
+{
+    return with_elements(buffer, [](const auto& matrix) {
+        using Owned = std::remove_cvref_t<decltype(matrix)>;
+        return make_buffer(Owned(matrix.transpose()));
+    });
+}
+
 } // namespace rankscope::detail

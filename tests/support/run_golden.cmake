@@ -16,7 +16,7 @@ if(NOT cases)
   return()
 endif()
 
-execute_process(COMMAND ${PROGRAM} ${cases} --backend ${BACKEND} --filter ${FILTER} RESULT_VARIABLE status)
+execute_process(COMMAND ${PROGRAM} ${cases} --backend ${BACKEND} RESULT_VARIABLE status)
 if(status EQUAL 5) # no device
   message("no such device here: ${BACKEND}")
 elseif(NOT status EQUAL 0)

@@ -381,6 +381,7 @@ void MainWindow::showExportDialog()
     if (!export_) {
         export_ = new ExportDialog(session_, *workflow_, this);
         export_->setAttribute(Qt::WA_DeleteOnClose);
+        Help::instance().describe(*this); // the dialog is a part of it now
     }
     export_->show();
     export_->raise();

@@ -388,15 +388,15 @@ void Workflow::requestExportOutlook(const QString& folder)
         });
 }
 
-void Workflow::exportRun(const QString& format, const QString& folder, bool replace)
+void Workflow::exportRun(const QString& format, const QString& folder, ExportOptions options)
 {
     if (!session_.run() || !session_.model())
         return;
     runner_.start<ExportOutcome>(
         {QStringLiteral("Export as %1").arg(format), JobLane::Work, true}, this,
         [run = session_.run(), model = session_.model(), format, folder,
-         replace](JobMonitor& monitor) -> Result<ExportOutcome> {
-            ExportOutcome outcome = steps::exportRun(*run, *model, format, folder, replace, monitor);
+         options](JobMonitor& monitor) -> Result<ExportOutcome> {
+            ExportOutcome outcome = steps::exportRun(*run, *model, format, folder, options, monitor);
             if (outcome.error)
                 return *outcome.error; // the job panel shows it as failed
             return outcome;

@@ -5,6 +5,7 @@
 #include "app/workbench/jobs/job_runner.h"
 #include "app/workbench/session.h"
 #include "core/base/error.h"
+#include "core/export/exporter.h"
 
 #include <QHash>
 #include <QObject>
@@ -20,11 +21,13 @@ struct ExportFormat {
     QString title;
     QString summary;
     QString refusal;   ///< why the current run cannot be held; empty: it can
+    QString consent;   ///< why weights would be rounded a second time; empty: they would not
     quint64 bytes = 0; ///< estimate
 };
 
 struct ExportOutlook {
     QVector<ExportFormat> formats;
+    quint64 checkpoint_bytes = 0;
     quint64 free_bytes = 0; ///< on the drive of the chosen folder
     bool folder_exists = false;
 };
@@ -74,7 +77,7 @@ public:
     void evaluate();
 
     void requestExportOutlook(const QString& folder);
-    void exportRun(const QString& format, const QString& folder, bool replace);
+    void exportRun(const QString& format, const QString& folder, ExportOptions options);
 
 Q_SIGNALS:
     void message(const QString& text);                               ///< for the status bar

@@ -221,21 +221,25 @@ ExportOutlook outlook(const Run& run, const Model& model, const QString& folder)
                             toQString(exporter->info().title),
                             toQString(exporter->info().summary),
                             {},
+                            {},
                             0};
         const Status fits = exporter->accepts(run, model);
         if (!fits)
             format.refusal = toQString(fits.error().sentence());
         else if (const auto bytes = exporter->estimate_bytes(run, model))
             format.bytes = *bytes;
+        if (const Status exact = exporter->source_is_exact(run, model); fits && !exact)
+            format.consent = toQString(exact.error().message);
         result.formats.append(format);
     }
+    result.checkpoint_bytes = checkpoint_bytes(model);
     result.free_bytes = freeBytes(folder);
     result.folder_exists = QFileInfo::exists(folder);
     return result;
 }
 
 ExportOutcome exportRun(const Run& run, const Model& model, const QString& format, const QString& folder,
-                        bool replace, JobMonitor& monitor)
+                        const ExportOptions& options, JobMonitor& monitor)
 {
     ExportOutcome outcome{format, folder, 0, {}, {}};
     const auto exporter = require_exporter(toStd(format));
@@ -247,8 +251,6 @@ ExportOutcome exportRun(const Run& run, const Model& model, const QString& forma
         outcome.error = made.error();
         return outcome;
     }
-    ExportOptions options;
-    options.replace = replace;
     if (const Status written = (*exporter)->write(run, model, toPath(folder), options, monitor); !written) {
         outcome.error = written.error();
         return outcome;

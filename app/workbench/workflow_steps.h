@@ -57,6 +57,6 @@ Result<EvaluationOutcome> evaluate(const EvaluationRequest& request, Backend& ba
 
 ExportOutlook outlook(const Run& run, const Model& model, const QString& folder);
 ExportOutcome exportRun(const Run& run, const Model& model, const QString& format, const QString& folder,
-                        bool replace, JobMonitor& monitor);
+                        const ExportOptions& options, JobMonitor& monitor);
 
 } // namespace rankscope::steps

@@ -31,6 +31,9 @@ public:
     virtual const ExporterInfo& info() const = 0;
     /// Why this run cannot be held by this format, or success.
     virtual Status accepts(const Run& run, const Model& model) const = 0;
+    /// Why weights would be rounded a second time, which `requantize` consents to. Success: the checkpoint's own are
+    /// exact, or the format holds none.
+    virtual Status source_is_exact(const Run& run, const Model& model) const = 0;
     virtual Result<std::uint64_t> estimate_bytes(const Run& run, const Model& model) const = 0;
     virtual Status write(const Run& run, const Model& model, const std::filesystem::path& folder,
                          const ExportOptions& options, Monitor& monitor) const = 0;
@@ -39,6 +42,9 @@ public:
     virtual Status check(const Run& run, const Model& model, const std::filesystem::path& folder,
                          Monitor& monitor) const = 0;
 };
+
+/// Of all tensors of the model's checkpoint, as they are stored.
+std::uint64_t checkpoint_bytes(const Model& model);
 
 /// All formats in the order shown; adding one is a file and a line in export/registry.cpp.
 std::span<const Exporter* const> exporters();

@@ -22,6 +22,14 @@ std::span<const Exporter* const> exporters()
     return all;
 }
 
+std::uint64_t checkpoint_bytes(const Model& model)
+{
+    std::uint64_t bytes = 0;
+    for (const TensorInfo& tensor : model.checkpoint().tensors())
+        bytes += tensor.bytes;
+    return bytes;
+}
+
 Result<const Exporter*> require_exporter(std::string_view id)
 {
     const auto all = exporters();

@@ -109,7 +109,7 @@ void TestHelp::every_part_has_a_text()
 {
     openWindow(false);
     for (auto text = Help::instance().controls().begin(); text != Help::instance().controls().end(); ++text) {
-        if (text.key() == QLatin1String("export_dialog")) // made when it is asked for
+        if (text.key().startsWith(QLatin1String("export_"))) // made when it is asked for
             continue;
         const auto* widget = window_->findChild<QWidget*>(text.key());
         QVERIFY2(widget, qPrintable(text.key()));

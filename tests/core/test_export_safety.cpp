@@ -58,6 +58,7 @@ private slots:
     void failing_write_leaves_nothing();
     void full_drive_is_said_before_the_first_byte_data() { test::add_format_rows(); }
     void full_drive_is_said_before_the_first_byte();
+    void rounding_twice_needs_consent();
 
 private:
     fs::path file(const char* name) const { return fs::path(folder_->path().toStdString()) / name; }
@@ -89,6 +90,32 @@ void TestExportSafety::existing_folders_are_safe()
     fs::copy(test::sample_folder(), file("checkpoint"));
     QVERIFY(!write(exporter, file("checkpoint"), true));
     QVERIFY(fs::exists(file("checkpoint") / "calibration.txt"));
+}
+
+void TestExportSafety::rounding_twice_needs_consent()
+{
+    const Exporter& packed = **require_exporter("hf-qlr");
+    QVERIFY(write(packed, file("packed")));
+    const auto model = Model::open(file("packed"));
+    QVERIFY2(model.has_value(), model ? "" : model.error().sentence().c_str());
+    const auto run = test::quick_run(*model, file("run"), "svd_residual", {{"bits", std::int64_t{3}}});
+    QVERIFY(run);
+    int written = 0;
+    for (const Exporter* exporter : exporters()) {
+        const std::string& id = exporter->info().id;
+        const bool holds_weights = id != "report";
+        QVERIFY(exporter->source_is_exact(*runs_.fit_for(*exporter), *runs_.model()));
+        QVERIFY2(exporter->source_is_exact(*run, **model).has_value() != holds_weights, id.c_str());
+        if (!holds_weights || !exporter->accepts(*run, **model))
+            continue;
+        const Status refused = exporter->write(*run, **model, file("out"), {}, silent_monitor());
+        QVERIFY2(!refused && text_of(refused).contains("rounded twice"), id.c_str());
+        QVERIFY(!fs::exists(file("out")));
+        QVERIFY2(exporter->write(*run, **model, file(id.c_str()), {.requantize = true}, silent_monitor()), id.c_str());
+        QVERIFY2(exporter->check(*run, **model, file(id.c_str()), silent_monitor()), id.c_str());
+        ++written;
+    }
+    QVERIFY(written > 0);
 }
 
 void TestExportSafety::cancelled_leaves_nothing()

@@ -23,7 +23,8 @@ namespace rankscope {
 ExportDialog::ExportDialog(Session& session, Workflow& workflow, QWidget* parent)
     : QDialog(parent), session_(session), workflow_(workflow), formats_(new QListWidget),
       summary_(new QLabel), size_(new QLabel), folder_(new QLineEdit),
-      replace_(new QCheckBox(QStringLiteral("Replace what is there"))), progress_(new QProgressBar),
+      replace_(new QCheckBox(QStringLiteral("Replace what is there"))),
+      requantize_(new QCheckBox(QStringLiteral("Round weights a second time"))), progress_(new QProgressBar),
       verdict_icon_(new QLabel), verdict_(new QLabel), export_(new QPushButton(QStringLiteral("Export")))
 {
     setObjectName(QStringLiteral("export_dialog"));
@@ -46,6 +47,7 @@ ExportDialog::ExportDialog(Session& session, Workflow& workflow, QWidget* parent
     folder_label->setBuddy(folder_);
     form->addRow(folder_label, folder_row);
     form->addRow(QString(), replace_);
+    form->addRow(QString(), requantize_);
     form->addRow(QStringLiteral("Size"), size_);
     auto* verdict_row = new QHBoxLayout;
     verdict_row->setSpacing(8);
@@ -83,6 +85,8 @@ void ExportDialog::nameParts()
     size_->setTextInteractionFlags(Qt::TextSelectableByMouse);
     folder_->setObjectName(QStringLiteral("export_folder"));
     folder_->setAccessibleName(QStringLiteral("Folder to write"));
+    requantize_->setObjectName(QStringLiteral("export_requantize"));
+    requantize_->setVisible(false);
     export_->setObjectName(QStringLiteral("export_button"));
     export_->setDefault(true);
     progress_->setRange(0, 0);
@@ -102,6 +106,7 @@ void ExportDialog::connectParts()
     connect(folder_, &QLineEdit::textChanged, &settle_, qOverload<>(&QTimer::start));
     connect(folder_, &QLineEdit::textEdited, this, [this] { folder_edited_ = true; });
     connect(replace_, &QCheckBox::toggled, this, &ExportDialog::showFormat);
+    connect(requantize_, &QCheckBox::toggled, this, &ExportDialog::showFormat);
     connect(formats_, &QListWidget::currentRowChanged, this, [this] {
         suggestFolder();
         showFormat();
@@ -175,21 +180,32 @@ void ExportDialog::showFormat()
         return;
     summary_->setText(chosen->summary);
     const bool fits = chosen->bytes <= outlook_.free_bytes;
-    size_->setText(QStringLiteral("about %1 · %2 free on this drive%3")
+    size_->setText(QStringLiteral("about %1, the checkpoint has %2 · %3 free on this drive%4")
                        .arg(formatBytes(static_cast<qint64>(chosen->bytes)),
+                            formatBytes(static_cast<qint64>(outlook_.checkpoint_bytes)),
                             formatBytes(static_cast<qint64>(outlook_.free_bytes)),
                             fits ? QString() : QStringLiteral(" · not enough")));
+    requantize_->setVisible(!chosen->consent.isEmpty());
     const bool taken = outlook_.folder_exists && !replace_->isChecked();
-    if (taken && !writing_ && (hint_ || verdict_->text().isEmpty())) {
+    const bool twice = !chosen->consent.isEmpty() && !requantize_->isChecked();
+    if ((taken || twice) && !writing_ && (hint_ || verdict_->text().isEmpty())) {
         showVerdict(QStringLiteral("info"),
-                    QStringLiteral("This folder exists: choose another name, or tick “Replace”."), false);
+                    twice ? QStringLiteral("Rounding twice adds errors that no figure here shows: %1. Tick “Round "
+                                           "weights a second time”, or compress the original checkpoint.")
+                                .arg(chosen->consent)
+                          : QStringLiteral("This folder exists: choose another name, or tick “Replace”."),
+                    false);
         hint_ = true;
-    } else if (hint_ && !taken) {
+    } else if (hint_ && !taken && !twice) {
         showVerdict({}, {}, false);
     }
     replace_->setEnabled(outlook_.folder_exists);
-    export_->setEnabled(!writing_ && fits && !taken && chosen->refusal.isEmpty()
+    export_->setEnabled(!writing_ && fits && !taken && !twice && chosen->refusal.isEmpty()
                         && !folder_->text().trimmed().isEmpty());
+    layout()->activate();
+    const int needed = layout()->totalHeightForWidth(width()); // grows with the list and with what is asked
+    if (height() < needed)
+        resize(width(), needed);
 }
 
 void ExportDialog::startExport()
@@ -202,7 +218,8 @@ void ExportDialog::startExport()
     export_->setEnabled(false);
     progress_->setVisible(true);
     showVerdict({}, QStringLiteral("Writing, then reading it back…"), false);
-    workflow_.exportRun(chosen->id, folder_->text().trimmed(), replace_->isChecked());
+    workflow_.exportRun(chosen->id, folder_->text().trimmed(),
+                        {.replace = replace_->isChecked(), .requantize = requantize_->isChecked()});
 }
 
 void ExportDialog::showOutcome(const ExportOutcome& outcome)

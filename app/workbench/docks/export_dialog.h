@@ -49,6 +49,7 @@ private:
     QLabel* size_;
     QLineEdit* folder_;
     QCheckBox* replace_;
+    QCheckBox* requantize_; ///< shown where the checkpoint's own weights were rounded before
     QProgressBar* progress_;
     QLabel* verdict_icon_;
     QLabel* verdict_;

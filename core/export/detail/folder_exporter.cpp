@@ -9,24 +9,6 @@ namespace rankscope {
 
 namespace fs = std::filesystem;
 
-namespace {
-
-/// Weights that were rounded before and are rounded again add both errors, which no figure of the run shows.
-Status require_exact_source(const ExportJob& job)
-{
-    for (const LinearLayer* layer : export_common::replaced_layers(job.run, job.model)) {
-        const TensorInfo* info = job.model.checkpoint().find(layer->weight());
-        if (info->is_quantized())
-            return usage_error("the checkpoint's own weight is quantized (" + std::string(info->type_name())
-                                   + "), so that the export would be rounded twice",
-                               layer->name,
-                               "Compress the original checkpoint, or export with --force nevertheless");
-    }
-    return {};
-}
-
-} // namespace
-
 Status compare_tensors(const CheckpointReader& reader, const std::vector<TensorSource>& expected,
                        Monitor& monitor)
 {
@@ -40,6 +22,22 @@ Status compare_tensors(const CheckpointReader& reader, const std::vector<TensorS
                 export_common::compare_tensor(reader, source.name, source.dtype, source.shape, *bytes);
             !same)
             return same;
+    }
+    return {};
+}
+
+/// Weights that were rounded before and are rounded again add both errors, which no figure of the run shows.
+Status FolderExporter::source_is_exact(const Run& run, const Model& model) const
+{
+    if (!holds_weights())
+        return {};
+    for (const LinearLayer* layer : export_common::replaced_layers(run, model)) {
+        const TensorInfo* info = model.checkpoint().find(layer->weight());
+        if (info->is_quantized())
+            return usage_error("the checkpoint's own weight is quantized (" + std::string(info->type_name())
+                                   + "), so that the export would be rounded twice",
+                               layer->name,
+                               "Compress the original checkpoint, or export with --force nevertheless");
     }
     return {};
 }
@@ -64,7 +62,7 @@ Status FolderExporter::write_folder(const ExportJob& job, const ExportOptions& o
 {
     if (auto fits = accepts(job.run, job.model); !fits)
         return fits;
-    if (auto exact = options.requantize || !holds_weights() ? Status{} : require_exact_source(job); !exact)
+    if (auto exact = options.requantize ? Status{} : source_is_exact(job.run, job.model); !exact)
         return exact;
     auto bytes = estimate_bytes(job.run, job.model);
     if (!bytes)

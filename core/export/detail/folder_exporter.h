@@ -57,6 +57,7 @@ Status compare_tensors(const CheckpointReader& reader, const std::vector<TensorS
 /// done, by which the folder is known again. A format adds what it accepts, its content and how it compares.
 class FolderExporter : public Exporter {
 public:
+    Status source_is_exact(const Run& run, const Model& model) const final;
     Status write(const Run& run, const Model& model, const std::filesystem::path& folder,
                  const ExportOptions& options, Monitor& monitor) const final;
     Status check(const Run& run, const Model& model, const std::filesystem::path& folder,

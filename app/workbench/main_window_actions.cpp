@@ -369,6 +369,14 @@ void MainWindow::fillRecentMenu()
 
 void MainWindow::askForCalibration(const QString& why)
 {
+    // However it came, by --run or from the menu: then the question is answered.
+    connect(
+        &session_, &Session::calibrationChanged, banner_,
+        [this, why] {
+            if (session_.calibration() && banner_->text() == why)
+                banner_->dismiss();
+        },
+        Qt::SingleShotConnection);
     banner_->show(MessageBanner::Kind::Information, why,
                   {{QStringLiteral("Use built-in text"), [this] { actions_->calibrate_built_in->trigger(); }},
                    {QStringLiteral("Choose file…"), [this] { actions_->calibrate_file->trigger(); }}});

@@ -227,17 +227,15 @@ void TestWalkBadDay::a_lost_device()
     QVERIFY(window_->session().run() && window_->session().run()->complete());
     for (const LayerResult& result : window_->session().run()->results())
         QVERIFY2(result.backend == "cpu", result.backend.c_str());
-    const auto warnings = [&](qsizetype from_last) {
-        const auto& jobs = window_->runner().jobs();
-        return window_->runner().info(jobs[jobs.size() - 1 - static_cast<std::size_t>(from_last)]).progress.warnings;
-    };
     // What comes after is computed without it, and said once where everybody sees it.
     QTRY_VERIFY_WITH_TIMEOUT(window_->session().evaluation().has_value() || window_->runner().idle(), k_long);
     QVERIFY2(window_->session().evaluation().has_value(), qPrintable(window_->banner().text()));
-    QVERIFY2(warnings(1).join(QLatin1Char(' ')).contains(QStringLiteral("computed again on the CPU; 0 finished")),
-             qPrintable(warnings(1).join(QLatin1Char('\n'))));
-    QVERIFY2(warnings(0).join(QLatin1Char(' ')).contains(QStringLiteral("computed again on the CPU")),
-             qPrintable(warnings(0).join(QLatin1Char('\n'))));
+    // The run says it, whatever views have asked of the device before or since.
+    QString warnings;
+    for (const JobId job : window_->runner().jobs())
+        warnings += window_->runner().info(job).progress.warnings.join(QLatin1Char('\n')) + QLatin1Char('\n');
+    QVERIFY2(warnings.contains(QStringLiteral("computed again on the CPU; 0 finished")), qPrintable(warnings));
+    QVERIFY2(warnings.contains(QStringLiteral("This is computed again on the CPU")), qPrintable(warnings));
     QVERIFY2(window_->banner().text().contains(QStringLiteral("Computing on the CPU")),
              qPrintable(window_->banner().text()));
     QVERIFY(window_->device().isCpu());

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // The whole job with real mouse and key events: start page → sample → select a layer → drag the rank → run →
 // results → export; pausing and resuming a run.
-#include "app/workbench/docks/export_dialog.h"
 #include "app/workbench/docks/inspector_dock.h"
 #include "app/workbench/plots/channel_plot.h"
 #include "app/workbench/plots/error_plot.h"
 #include "tests/app/walk.h"
 
-#include <QLineEdit>
 #include <QMessageBox>
 #include <QPushButton>
 #include <QRegularExpression>
@@ -187,18 +185,9 @@ void TestWalk::readTheResults()
 
 void TestWalk::exportAndCheck()
 {
-    enter(QStringLiteral("exporting"));
-    QTest::keyClick(window_.get(), Qt::Key_E, Qt::ControlModifier);
-    QTRY_VERIFY(window_->exportDialog() && window_->exportDialog()->isVisible());
-    ExportDialog* dialog = window_->exportDialog();
-    QVERIFY(QTest::qWaitForWindowActive(dialog));
-    QTRY_VERIFY_WITH_TIMEOUT(!dialog->folder().text().isEmpty(), k_long);
     const QString folder = settings_.path(QStringLiteral("exported"));
-    click(&dialog->folder());
-    QTest::keyClick(&dialog->folder(), Qt::Key_A, Qt::ControlModifier);
-    QTest::keyClicks(&dialog->folder(), folder);
-    QTRY_VERIFY_WITH_TIMEOUT(dialog->exportButton().isEnabled(), k_long);
-    QTest::qWait(400); // the outlook of the new folder
+    WALK(openExport(folder));
+    ExportDialog* dialog = window_->exportDialog();
     click(&dialog->exportButton());
     QTRY_VERIFY_WITH_TIMEOUT(dialog->checkPassed(), k_long);
     QVERIFY2(dialog->verdict().contains(QStringLiteral("Reload check passed")),

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // A bad day: files that are not there, cut short, or lie; a full drive; a graphics driver that gives up. Each says what
 // happened, where, and what to do; nothing that was finished is lost, and the window stays as usable as before.
-#include "app/workbench/docks/export_dialog.h"
 #include "app/workbench/docks/jobs_dock.h"
 #include "app/workbench/project_keeper.h"
 #include "core/base/atomic_file.h"
@@ -12,7 +11,6 @@
 #include "tests/support/sample_model.h"
 
 #include <QDir>
-#include <QLineEdit>
 #include <QPlainTextEdit>
 #include <QPushButton>
 #include <QSignalSpy>
@@ -187,18 +185,9 @@ void TestWalkBadDay::a_full_drive_during_an_export()
     WALK(waitUntilCalibrated());
     WALK(runRows({0}));
     QTRY_VERIFY_WITH_TIMEOUT(window_->session().evaluation().has_value(), k_long);
-    enter(QStringLiteral("exporting"));
-    QTest::keyClick(window_.get(), Qt::Key_E, Qt::ControlModifier);
-    QTRY_VERIFY(window_->exportDialog() && window_->exportDialog()->isVisible());
-    ExportDialog& dialog = *window_->exportDialog();
-    QVERIFY(QTest::qWaitForWindowActive(&dialog));
-    QTRY_VERIFY_WITH_TIMEOUT(!dialog.folder().text().isEmpty(), k_long);
-    click(&dialog.folder());
-    QTest::keyClick(&dialog.folder(), Qt::Key_A, Qt::ControlModifier);
     const QString folder = settings_.path(QStringLiteral("full"));
-    QTest::keyClicks(&dialog.folder(), folder);
-    QTest::qWait(400); // the outlook of the new folder
-    QTRY_VERIFY_WITH_TIMEOUT(dialog.exportButton().isEnabled() && window_->runner().idle(), k_long);
+    WALK(openExport(folder));
+    ExportDialog& dialog = *window_->exportDialog();
     {
         const FileSizeLimit limit(20000);
         click(&dialog.exportButton());
@@ -216,6 +205,9 @@ void TestWalkBadDay::a_full_drive_during_an_export()
 /// On a software device, which is told to be lost.
 void TestWalkBadDay::a_lost_device()
 {
+    // Calibrated on the CPU: a software device takes minutes for it.
+    WALK(openSampleWithTheMouse());
+    WALK(waitUntilCalibrated());
     endWindow();
     openWindow(QStringLiteral("vulkan"));
     WALK(openSampleWithTheMouse());

@@ -2,7 +2,6 @@
 // A model has to fit: a folder of shards is dropped, gets a preset, is measured, squeezed into a size by the
 // slider with two layers locked, run, closed at 40 %, resumed, exported and read back. And a measurement is stopped and
 // gone on with.
-#include "app/workbench/docks/export_dialog.h"
 #include "core/methods/method.h"
 #include "core/plan/plan_budget.h"
 #include "tests/app/walk.h"
@@ -213,17 +212,8 @@ void TestWalkBudget::resumeAndExport()
     for (std::size_t i = 0; i < std::size(k_locked); ++i)
         QCOMPARE(window_->session().run()->plan().find(k_locked[i])->parameters.integer("rank"), locked_ranks_[i]);
 
-    enter(QStringLiteral("exporting"));
-    QTest::keyClick(window_.get(), Qt::Key_E, Qt::ControlModifier);
-    QTRY_VERIFY(window_->exportDialog() && window_->exportDialog()->isVisible());
+    WALK(openExport(settings_.path(QStringLiteral("fitted"))));
     ExportDialog& dialog = *window_->exportDialog();
-    QVERIFY(QTest::qWaitForWindowActive(&dialog));
-    QTRY_VERIFY_WITH_TIMEOUT(!dialog.folder().text().isEmpty(), k_long);
-    click(&dialog.folder());
-    QTest::keyClick(&dialog.folder(), Qt::Key_A, Qt::ControlModifier);
-    QTest::keyClicks(&dialog.folder(), settings_.path(QStringLiteral("fitted")));
-    QTest::qWait(400); // the outlook of the new folder
-    QTRY_VERIFY_WITH_TIMEOUT(dialog.exportButton().isEnabled() && window_->runner().idle(), k_long);
     click(&dialog.exportButton());
     QTRY_VERIFY_WITH_TIMEOUT(dialog.checkPassed(), k_long);
     dialog.close();

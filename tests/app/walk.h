@@ -5,6 +5,7 @@
 // and a watchdog that fails the test when the window was ever blocked.
 #include "app/workbench/actions.h"
 #include "app/workbench/docks/checkpoint_dock.h"
+#include "app/workbench/docks/export_dialog.h"
 #include "app/workbench/docks/plan_dock.h"
 #include "app/workbench/docks/results_dock.h"
 #include "app/workbench/main_window.h"
@@ -21,7 +22,9 @@
 #include <QAbstractButton>
 #include <QDialog>
 #include <QDragEnterEvent>
+#include <QLineEdit>
 #include <QMimeData>
+#include <QPushButton>
 #include <QTabBar>
 #include <QTabWidget>
 
@@ -176,6 +179,21 @@ protected:
         }
         QVERIFY2(model.footer().contains(QStringLiteral("%1 of %2 layers").arg(rows.size()).arg(model.rowCount())),
                  qPrintable(model.footer()));
+    }
+    /// The export dialog with this folder in it, ready for its button.
+    void openExport(const QString& folder)
+    {
+        enter(QStringLiteral("exporting"));
+        QTest::keyClick(window_.get(), Qt::Key_E, Qt::ControlModifier);
+        QTRY_VERIFY(window_->exportDialog() && window_->exportDialog()->isVisible());
+        ExportDialog& dialog = *window_->exportDialog();
+        QVERIFY(QTest::qWaitForWindowActive(&dialog));
+        QTRY_VERIFY_WITH_TIMEOUT(!dialog.folder().text().isEmpty(), k_long);
+        click(&dialog.folder());
+        QTest::keyClick(&dialog.folder(), Qt::Key_A, Qt::ControlModifier);
+        QTest::keyClicks(&dialog.folder(), folder);
+        QTest::qWait(400); // the outlook of the new folder
+        QTRY_VERIFY_WITH_TIMEOUT(dialog.exportButton().isEnabled() && window_->runner().idle(), k_long);
     }
     QAbstractButton* bannerButton(const QString& text)
     {

@@ -223,7 +223,7 @@ Buffer LrcLoop::leading(Buffer gram)
     return backend_.multiply(basis, vectors);
 }
 
-/// Of columns (in × out) their Gram matrix, out × out: no more exact than they are.
+/// columnsᵀ·columns, in the precision of what it is made of.
 Buffer LrcLoop::gram_of(const Buffer& columns) const
 {
     Buffer gram = backend_.allocate(columns.cols(), columns.cols(), precision_);
@@ -277,9 +277,7 @@ void LrcLoop::refresh_remainder()
     monitor_.throw_if_cancelled();
     const Buffer values = backend_.convert(state_.layer.rounded.values, precision_);
     state_.scale = quantization_scale(state_.layer, weight_rms_, backend_);
-    Buffer gram = backend_.allocate(values.cols(), values.cols(), precision_);
-    backend_.gram(1.0, values, Transpose::Yes, 0.0, gram);
-    state_.norm_qy = std::max(0.0, backend_.dot(gram, yy_));
+    state_.norm_qy = std::max(0.0, backend_.dot(gram_of(values), yy_));
     monitor_.throw_if_cancelled();
     Buffer seen = backend_.multiply(xy_, Transpose::No, values, Transpose::Yes);
     backend_.solve_lower(lower_x_, Transpose::No, seen);

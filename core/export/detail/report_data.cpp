@@ -63,8 +63,7 @@ Result<ReportData> collect_report(const ExportJob& job)
     data.model = (name.empty() ? job.model.path().parent_path().filename() : name).string();
     data.architecture = job.model.architecture().title();
     data.plan = &job.run.plan();
-    for (const TensorInfo& info : job.model.checkpoint().tensors())
-        data.checkpoint_bytes += info.bytes;
+    data.checkpoint_bytes = checkpoint_bytes(job.model);
     const std::vector<LayerResult> results = job.run.results();
     ExportProgress progress(job.monitor, 2 * results.size());
     for (const LayerResult& result : results) {
